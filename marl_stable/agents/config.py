@@ -1,0 +1,147 @@
+"""Every algorithm's settings, on one page. Imports no torch: the command line shows and checks them without it.
+
+Each default is the winner of `benchmarks/ablation.py` on three tasks; where one is not, its text says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from marl_stable.config import AlgoConfig, NetworkConfig, NetworkOverride, require, unknown
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(AlgoConfig):
+    """Settings that every actor-critic algorithm here has."""
+
+    gamma: float | Literal["auto"] = "auto"
+    """Discount per step. auto: 1 - 1.25/horizon, at most 0.995, from the length of random episodes."""
+    lr: float = 2e-3
+    """Step size of Adam, actor and critic. Too large: saturated actions, diverging critic; too small: no learning."""
+    actor_lr: float | None = None
+    """Step size of the actor; unset: `lr`."""
+    critic_lr: float | None = None
+    """Step size of the critic; unset: `lr`."""
+    share: bool = True
+    """Agents of a group share one actor that is told which agent it is; off: one actor each."""
+    max_grad_norm: float | Literal["adaptive"] | None = "adaptive"
+    """Limit of the gradient's L2 norm, per network and agent. adaptive: follows the run's own recent norms."""
+    lr_schedule: Literal["constant", "linear", "cosine", "kl"] = "constant"
+    """How the step size moves over the run. kl: halved when updates move the policy too far, raised when too little,
+    never above `lr`."""
+    normalize_obs: bool = True
+    """Running normalisation of observations, robust to outliers, frozen within an iteration."""
+    normalize_reward: bool = False
+    """Divides rewards by a robust running scale before anything learns from them."""
+    normalize_value: bool = True
+    """The critic predicts returns in units of their running deviation."""
+    action_penalty: float = 0.0
+    """Weight of the squared pre-tanh action (or centred logits) in the actor's loss: keeps actions off their bounds."""
+    weight_decay: float = 0.0
+    """Decoupled L2 (AdamW) on weight matrices, in units of the step size."""
+    l1: float = 0.0
+    """Decoupled L1 on weight matrices, in units of the step size."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of Adam's two running moments."""
+    adam_eps: float = 1e-8
+    """Adam's floor. Above 1e-7 it freezes actors whose gradient has become small."""
+    network: NetworkConfig = NetworkConfig()
+    actor_network: NetworkOverride = NetworkOverride()
+    critic_network: NetworkOverride = NetworkOverride()
+
+    def __post_init__(self) -> None:
+        require(self.gamma == "auto" or 0 <= self.gamma <= 1, "algo.gamma", self.gamma, "auto or from 0 to 1")
+        for key in ("lr", "actor_lr", "critic_lr"):
+            value = getattr(self, key)
+            require(value is None or value > 0, f"algo.{key}", value, "positive")
+        limit = self.max_grad_norm
+        require(
+            limit is None or limit == "adaptive" or limit > 0, "algo.max_grad_norm", limit, "adaptive, none or positive"
+        )
+        for key in ("action_penalty", "weight_decay", "l1"):
+            require(getattr(self, key) >= 0, f"algo.{key}", getattr(self, key), "0 or positive")
+        require(all(0 <= b < 1 for b in self.adam_betas), "algo.adam_betas", self.adam_betas, "from 0 to below 1")
+        require(self.adam_eps > 0, "algo.adam_eps", self.adam_eps, "positive")
+        for key in ("network", "actor_network", "critic_network"):
+            hidden = getattr(self, key).hidden
+            fits = hidden is None or (len(hidden) > 0 and min(hidden) > 0)
+            require(fits, f"algo.{key}.hidden", hidden, "one positive width or more")
+
+
+@dataclass(frozen=True)
+class MAPPOConfig(ActorCriticConfig):
+    """MAPPO: PPO with a critic that sees all agents (Yu et al. 2022)."""
+
+    name: str = "mappo"
+    batch_size: int = 6_400
+    """Environment steps collected before each update, over all copies. Larger: steadier and slower."""
+    update_epochs: int = 4
+    """Passes over the batch per update. More learns faster from each step, until agents outrun one another."""
+    num_minibatches: int = 8
+    """Parts of the batch, one optimiser step each."""
+    clip_coef: float = 0.2
+    """How far the probability ratio may move before its gradient stops."""
+    clip_value: float | None = None
+    """Limits how far a value may move per update (units of the normalised value); none: not limited."""
+    gae_lambda: float = 0.95
+    """Trade of bias (0) against variance (1) in the advantages."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus. Too little: early collapse onto one action; too much: never decides."""
+    target_kl: float | None = None
+    """Ends an update's epochs once the policy has moved this far (nats); none: never."""
+    normalize_advantage: bool = True
+    """Standardises advantages per group over active steps, winsorised at five robust deviations."""
+    squash: bool = True
+    """Box actions pass a tanh and a scaling layer to their true range; off: a plain Gaussian, clipped at the bounds."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("batch_size", "update_epochs", "num_minibatches"):
+            require(getattr(self, key) > 0, f"algo.{key}", getattr(self, key), "at least 1")
+        fits = self.num_minibatches <= self.batch_size
+        require(fits, "algo.num_minibatches", self.num_minibatches, f"at most batch_size ({self.batch_size})")
+        require(self.clip_coef > 0, "algo.clip_coef", self.clip_coef, "positive")
+        require(self.clip_value is None or self.clip_value > 0, "algo.clip_value", self.clip_value, "none or positive")
+        require(0 <= self.gae_lambda <= 1, "algo.gae_lambda", self.gae_lambda, "from 0 to 1")
+        require(self.entropy_coef >= 0, "algo.entropy_coef", self.entropy_coef, "0 or positive")
+        require(self.target_kl is None or self.target_kl > 0, "algo.target_kl", self.target_kl, "none or positive")
+
+
+@dataclass(frozen=True)
+class IPPOConfig(MAPPOConfig):
+    """IPPO: PPO whose critic sees what its own agent sees (de Witt et al. 2020)."""
+
+    name: str = "ippo"
+
+
+AlgoT = TypeVar("AlgoT", bound=AlgoConfig)
+
+ALGORITHMS: dict[str, type[MAPPOConfig]] = {"ippo": IPPOConfig, "mappo": MAPPOConfig}
+
+PLAIN: dict[str, Any] = {
+    "max_grad_norm": None,
+    "normalize_obs": False,
+    "normalize_reward": False,
+    "normalize_value": False,
+    "action_penalty": 0.0,
+    "weight_decay": 0.0,
+    "l1": 0.0,
+    "lr_schedule": "constant",
+    "target_kl": None,
+    "squash": False,
+    "network": NetworkConfig(norm="none", block="plain", final_init=None),
+}
+"""What `--measures none` sets: the algorithm as its paper has it, nothing that only serves stability."""
+
+
+def default_config(name: str) -> MAPPOConfig:
+    """The defaults of the algorithm called `name`; UsageError for an unknown one."""
+    if name not in ALGORITHMS:
+        raise unknown("algorithm", name, ALGORITHMS, f"Known: {', '.join(ALGORITHMS)}.")
+    return ALGORITHMS[name]()
+
+
+def without_measures(algo: AlgoT) -> AlgoT:
+    """`algo` as the plain algorithm (`--measures none`)."""
+    return replace(algo, **PLAIN)

@@ -1,0 +1,211 @@
+"""MAPPO: PPO for teams, with a critic that sees all agents (Yu et al. 2022, "The surprising effectiveness of PPO").
+
+Shapes: T steps, E copies, B = T * E rows of a batch, A agents of one group, O observation features, S = sum over groups
+of A * O, the features of the joint observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marl_stable.agents.config import MAPPOConfig
+from marl_stable.agents.learner import GroupLearner
+from marl_stable.agents.ppo import Batch
+from marl_stable.networks.heads import Distribution
+from marl_stable.types import EnvSpec, PerGroup, Step
+
+Stats = dict[str, dict[str, Tensor]]
+"""tag -> group -> tensor, on the device."""
+
+KL_GOAL = 0.01  # nats per update; the aim of `lr_schedule kl` where no target_kl is set
+
+
+class MAPPO:
+    """Acts for all groups, keeps what happened, and learns from it once a batch is full."""
+
+    centralised = True
+
+    def __init__(
+        self, spec: EnvSpec, config: MAPPOConfig, num_envs: int, device: torch.device, seed: int, refuse: bool = True
+    ) -> None:
+        """`config.gamma` must be a number by now. `refuse`: a non-finite gradient does not move its network."""
+        self.spec, self.config, self.num_envs = spec, config, num_envs
+        self.rollout_steps = max(1, config.batch_size // num_envs)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.t = 0
+        self.kl_scale = 1.0  # of the step size, moved by `lr_schedule kl`
+        init = torch.Generator().manual_seed(seed)
+        joint = sum(len(g.agents) * g.obs_size for g in spec.groups) if self.centralised else None
+        shape = (self.rollout_steps, num_envs)
+        self.learners = {g.name: GroupLearner(g, config, joint, shape, device, init, refuse) for g in spec.groups}
+
+    # ---- acting
+
+    @torch.no_grad()
+    def policy(self, obs: PerGroup) -> dict[str, Distribution]:
+        """Each group's distribution over raw actions, from raw observations `(E, A, O)`."""
+        return {name: learner.actor(learner.normalized(obs[name])) for name, learner in self.learners.items()}
+
+    def to_env(self, raw: PerGroup) -> PerGroup:
+        """Raw actions in the environment's units."""
+        return {name: self.learners[name].actor.to_env(action) for name, action in raw.items()}
+
+    @torch.no_grad()
+    def act(self, obs: PerGroup) -> PerGroup:
+        """Draw this step's actions and keep them; `(E, A)` or `(E, A, D)` in the environment's units."""
+        raw = {}
+        for name, policy in self.policy(obs).items():
+            raw[name] = policy.sample(self.generator)
+            self.learners[name].rollout.write(self.t, obs[name], raw[name], policy.log_prob(raw[name]))
+        return self.to_env(raw)
+
+    def observe(self, step: Step) -> None:
+        """Keep what the actions led to."""
+        for name, learner in self.learners.items():
+            learner.rollout.write_outcome(self.t, name, step)
+        self.t += 1
+
+    def ready(self) -> bool:
+        """Whether the batch is full."""
+        return self.t == self.rollout_steps
+
+    # ---- learning
+
+    def initialize_statistics(self, obs: PerGroup) -> None:
+        """Start the observation statistics from a short random play, `(N, A, O)` per group."""
+        for name, learner in self.learners.items():
+            learner.take_in(obs[name], None)
+
+    def update(self, progress: float, interrupted: Callable[[], bool]) -> Stats | None:
+        """Learn from the full batch, `progress` (0 to 1) into the run.
+
+        None where `interrupted` said so in mid-update: then nothing has changed, and the update can be repeated.
+        """
+        before = _copy(self._learning_state())
+        batches, stats = self._batches()
+        losses: dict[str, list[dict[str, Tensor]]] = {name: [] for name in self.learners}
+        scale, entropy_scale = self._schedule(progress)
+        for epoch_ended, index in self._minibatches():
+            if interrupted():
+                self._load_learning_state(before)
+                return None
+            for name, learner in self.learners.items():
+                part = Batch(*(tensor.index_select(0, index) for tensor in batches[name]))
+                losses[name].append(learner.learn(part, scale, entropy_scale))
+            if epoch_ended and self._moved_enough(losses):
+                break
+        for name, learner in self.learners.items():
+            _merge(stats, name, learner.finish(losses[name]))
+        self._adapt_to_kl(stats)
+        self.t = 0
+        return stats
+
+    def _batches(self) -> tuple[dict[str, Batch], Stats]:
+        """Normalised rows of every group, and what was seen on the way."""
+        batches, stats = {}, Stats()
+        seen = {name: learner.normalized(learner.rollout.all_obs()) for name, learner in self.learners.items()}
+        joint = torch.cat([obs.flatten(2) for obs in seen.values()], dim=-1)  # (T + 1 + K, E, S)
+        for name, learner in self.learners.items():
+            batches[name], found = learner.batch(seen[name], joint if self.centralised else seen[name])
+            _merge(stats, name, found)
+        return batches, stats
+
+    def _minibatches(self) -> Iterator[tuple[bool, Tensor]]:
+        """One flat stream over epochs and minibatches: whether an epoch ends, and the rows `(B / num_minibatches,)`."""
+        rows = self.rollout_steps * self.num_envs
+        for _ in range(self.config.update_epochs):
+            order = torch.randperm(rows, generator=self.generator, device=self.generator.device)
+            parts = order.tensor_split(min(self.config.num_minibatches, rows))
+            for i, part in enumerate(parts):
+                yield i == len(parts) - 1, part
+
+    def _schedule(self, progress: float) -> tuple[float, float]:
+        """Factors of the step size and of the entropy bonus; decays take both down together."""
+        decay = {"linear": 1 - progress, "cosine": 0.5 * (1 + torch.tensor(torch.pi * progress).cos().item())}
+        factor = max(decay.get(self.config.lr_schedule, 1.0), 0.0)
+        return factor * self.kl_scale, factor
+
+    def _moved_enough(self, losses: dict[str, list[dict[str, Tensor]]]) -> bool:
+        """Whether some group's policy is beyond `target_kl`; the one wait for the device per epoch."""
+        target, last = self.config.target_kl, self.config.num_minibatches
+        if target is None:
+            return False
+        moved = [torch.stack([x["losses/approx_kl"] for x in found[-last:]]).mean() for found in losses.values()]
+        return bool(torch.stack(moved).max() > target)
+
+    def _adapt_to_kl(self, stats: Stats) -> None:
+        """`lr_schedule kl`: halve the step size beyond twice the goal, raise it below half, within [1/30, 1]."""
+        if self.config.lr_schedule != "kl":
+            return
+        goal = self.config.target_kl or KL_GOAL
+        moved = float(torch.stack(list(stats["losses/approx_kl"].values())).max())
+        factor = 0.5 if moved > 2 * goal else 1.5 if moved < 0.5 * goal else 1.0
+        self.kl_scale = min(1.0, max(1 / 30, self.kl_scale * factor))
+
+    # ---- being watched
+
+    def action_signals(self) -> Stats:
+        """How the actions of the batch just learned from behave, `tag -> group -> (A,)`."""
+        stats = Stats()
+        for name, learner in self.learners.items():
+            _merge(stats, name, learner.action_signals())
+        return stats
+
+    def sameness(self, raw: PerGroup) -> Stats:
+        """How alike the raw actions `(T, E, A)` or `(T, E, A, D)` are, `{"sameness": group -> (A,)}`."""
+        return {"sameness": {name: x.sameness(x.actor.canonical(raw[name])) for name, x in self.learners.items()}}
+
+    def action_counts(self) -> PerGroup:
+        """Counts of executed actions of the batch just learned from, keyed by `agent/dimension`."""
+        counts: PerGroup = {}
+        for learner in self.learners.values():
+            counts |= learner.action_counts()
+        return counts
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly, the unfinished batch included."""
+        rollouts = {name: learner.rollout.state_dict() for name, learner in self.learners.items()}
+        return {"learning": self._learning_state(), "rollouts": rollouts, "t": self.t}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._load_learning_state(state["learning"])
+        for name, rollout in state["rollouts"].items():
+            self.learners[name].rollout.load_state_dict(rollout)
+        self.t = state["t"]
+
+    def policy_state(self) -> dict[str, Any]:
+        """Everything needed to act and to be diagnosed: without the batch."""
+        return self._learning_state()
+
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        """Act as when `policy_state` was taken."""
+        self._load_learning_state(state)
+
+    def _learning_state(self) -> dict[str, Any]:
+        groups = {name: learner.state_dict() for name, learner in self.learners.items()}
+        return {"groups": groups, "generator": self.generator.get_state(), "kl_scale": self.kl_scale}
+
+    def _load_learning_state(self, state: dict[str, Any]) -> None:
+        for name, group in state["groups"].items():
+            self.learners[name].load_state_dict(group)
+        self.generator.set_state(state["generator"].cpu())
+        self.kl_scale = state["kl_scale"]
+
+
+def _merge(stats: Stats, group: str, found: dict[str, Tensor]) -> None:
+    for tag, value in found.items():
+        stats.setdefault(tag, {})[group] = value
+
+
+def _copy(state: Any) -> Any:
+    """A deep copy of nested dictionaries of tensors and plain values."""
+    if isinstance(state, dict):
+        return {key: _copy(value) for key, value in state.items()}
+    return state.clone() if isinstance(state, Tensor) else state

@@ -1,0 +1,88 @@
+"""PPO's objective (Schulman et al. 2017) for a group of agents, as pure functions of tensors and numbers.
+
+Shapes: B rows of a batch, A agents of one group, O observation features, S features of the joint observation,
+D action features.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from marl_stable.networks.heads import Distribution
+from marl_stable.normalize import robust
+
+ADVANTAGE_WINSOR = 5.0  # robust deviations
+
+
+class Batch(NamedTuple):
+    """Rows to learn from; `obs` and `critic_input` are normalised, `value` and `target` in the critic's units."""
+
+    obs: Tensor  # (B, A, O)
+    critic_input: Tensor  # (B, S), or (B, A, O) for a local critic
+    action: Tensor  # (B, A) or (B, A, D), raw
+    log_prob: Tensor  # (B, A) when the action was taken
+    advantage: Tensor  # (B, A)
+    value: Tensor  # (B, A) before the update
+    target: Tensor  # (B, A)
+    alive: Tensor  # (B, A) 1 where the agent acted
+
+
+def masked_mean(x: Tensor, alive: Tensor, share: bool) -> Tensor:
+    """Mean over active entries. With one network per agent, the sum of each agent's own mean: no agent's gradient
+    depends on how many others there are or for how long they lived."""
+    if share:
+        return (x * alive).sum() / alive.sum().clamp_min(1)
+    return ((x * alive).sum(0) / alive.sum(0).clamp_min(1)).sum()
+
+
+def policy_loss(
+    policy: Distribution, batch: Batch, clip_coef: float, entropy_coef: float, action_penalty: float, share: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """PPO's clipped objective (Schulman et al. 2017, eq. 7) with an entropy bonus, to be minimised.
+
+    L = -E[min(r A, clip(r, 1 - eps, 1 + eps) A)] - c E[H] + p E[u^2]   with   r = pi(a|o) / pi_old(a|o).
+    """
+    log_ratio = policy.log_prob(batch.action) - batch.log_prob
+    ratio = log_ratio.exp()
+    gain = torch.minimum(ratio * batch.advantage, ratio.clamp(1 - clip_coef, 1 + clip_coef) * batch.advantage)  # (B, A)
+    entropy = policy.entropy()
+    objective = gain + entropy_coef * entropy
+    if action_penalty:
+        objective = objective - action_penalty * policy.penalty()
+    loss = -masked_mean(objective, batch.alive, share)
+    with torch.no_grad():
+        clipped = ((ratio - 1).abs() > clip_coef).to(ratio.dtype)
+        stats = {
+            "losses/actor": -masked_mean(gain, batch.alive, share=True),
+            "losses/entropy": masked_mean(entropy, batch.alive, share=True),
+            "losses/approx_kl": masked_mean(ratio - 1 - log_ratio, batch.alive, share=True),
+            "losses/clip_fraction": masked_mean(clipped, batch.alive, share=True),
+        }
+    return loss, stats
+
+
+def value_loss(value: Tensor, batch: Batch, clip_value: float | None, share: bool) -> Tensor:
+    """Half the mean squared error (Schulman et al. 2017, eq. 9), optionally max(unclipped, clipped).
+
+    The maximum, and not the clipped error alone, whose gradient is zero wherever the value has moved away.
+    """
+    error = (value - batch.target).square()
+    if clip_value is not None:
+        near = batch.value + (value - batch.value).clamp(-clip_value, clip_value)
+        error = torch.maximum(error, (near - batch.target).square())
+    return 0.5 * masked_mean(error, batch.alive, share)
+
+
+def normalized_advantage(advantage: Tensor, alive: Tensor) -> Tensor:
+    """Mean 0 and deviation 1 over a group's active steps `(B, A)`, winsorised at five robust deviations."""
+    active = alive > 0
+    centre, scale = robust(advantage.reshape(-1, 1), active.reshape(-1, 1))
+    reach = ADVANTAGE_WINSOR * scale
+    advantage = torch.where(active, torch.clamp(advantage, centre - reach, centre + reach), 0.0)
+    count = alive.sum().clamp_min(1)
+    mean = (advantage * alive).sum() / count
+    var = ((advantage - mean).square() * alive).sum() / count
+    return (advantage - mean) / var.sqrt().clamp_min(1e-8)

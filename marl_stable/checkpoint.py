@@ -1,0 +1,103 @@
+"""Checkpoints: written whole or not at all, refused at save where they could not be loaded, checked before they are.
+
+`torch.load(weights_only=True)` reads them, so that no code in a stranger's file can run. It refuses NumPy numbers,
+named tuples, enums and paths, but only at load, when it is too late: :func:`save` refuses them first.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marl_stable.types import UsageError
+
+FORMAT = 1
+
+
+class Damaged(Exception):
+    """A checkpoint that cannot be read; the message says why."""
+
+
+def save(path: Path, state: dict[str, Any], keep_as: Path | None = None) -> None:
+    """Write `state` to `path` atomically; what was there moves to `keep_as`.
+
+    Raises TypeError, naming the place, for a value that could not be loaded again.
+    """
+    _require_plain(state, "state")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state | {"format": FORMAT}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if keep_as is not None and path.exists():
+        path.replace(keep_as)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def load(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint; raises Damaged where it is missing, broken, foreign or of a later format."""
+    if not path.exists():
+        raise Damaged(f"{path} does not exist")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # torch reads flipped bits without a word; the archive's checksums do not
+        if broken is not None:
+            raise Damaged(f"{path} is damaged (in {broken})")
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Damaged:
+        raise
+    except Exception as error:  # whatever the bytes make the readers raise, it is one thing to the user
+        reason = str(error).strip().splitlines()
+        raise Damaged(f"{path} cannot be read ({reason[0] if reason else type(error).__name__})") from error
+    if not isinstance(state, dict) or "format" not in state:
+        raise Damaged(f"{path} is not a checkpoint of marl_stable")
+    if state["format"] > FORMAT:
+        raise Damaged(f"{path} was written by a later release (format {state['format']}, this one reads {FORMAT})")
+    return state
+
+
+def load_newest(folder: Path, device: torch.device) -> tuple[dict[str, Any], str | None]:
+    """`last.pt`, or with a warning `previous.pt`; UsageError where neither can be read. Nothing is deleted."""
+    try:
+        return load(folder / "last.pt", device), None
+    except Damaged as error:
+        try:
+            state = load(folder / "previous.pt", device)
+        except Damaged as older:
+            raise UsageError(
+                f"no checkpoint to go on from: {error}; {older}. Train anew, or copy an undamaged last.pt there."
+            ) from older
+        return state, f"{error}; going on from previous.pt at {state['steps']} steps."
+
+
+def _require_plain(value: Any, place: str) -> None:
+    if type(value) is dict:
+        for key, item in value.items():
+            if type(key) not in (str, int):
+                raise TypeError(f"{place} has the key {key!r} of type {type(key).__name__}; keys are str or int")
+            _require_plain(item, f"{place}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for i, item in enumerate(value):
+            _require_plain(item, f"{place}[{i}]")
+    elif not (value is None or isinstance(value, Tensor) or type(value) in (bool, int, float, str)):
+        raise TypeError(f"{place} is a {type(value).__module__}.{type(value).__name__}; store a plain type or a tensor")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

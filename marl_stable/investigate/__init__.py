@@ -1,0 +1,1 @@
+"""What plays environments to answer a question about them."""

@@ -1,0 +1,120 @@
+"""What can be had without learning: random actions, and the best action that never changes.
+
+A policy no better than its best constant action has learned nothing, whatever its curve looks like. Shapes: E copies,
+A agents of a group, D action features.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marl_stable.envs.base import BatchedEnv
+from marl_stable.evaluation import Act, Episodes, bootstrap_interval, play
+from marl_stable.types import Discrete, Group, PerGroup
+
+EPISODES = 100
+SEARCH_EPISODES = 10  # per candidate; the winner is measured again on other episodes, so that luck does not count
+BUDGET_STEPS = 30_000  # environments with long episodes get fewer of them, and no search beyond it
+MAX_EPISODE = 1_000  # steps; a longer one counts as it stands
+CORNERS, RANDOM_CANDIDATES = 32, 16
+SEED = 7_654_321
+OBSERVED_CALLS = 64
+
+
+class RandomPlay(NamedTuple):
+    """A short random play: what it returned, how long its episodes were, and what was seen."""
+
+    episodes: Episodes
+    obs: PerGroup  # (N, A, O)
+
+    def horizon(self) -> float:
+        """Mean episode length, in steps."""
+        return float(self.episodes.lengths.mean())
+
+
+def random_play(env: BatchedEnv, seed: int) -> RandomPlay:
+    """Play up to 100 episodes with uniformly random actions."""
+    generator = torch.Generator(env.device).manual_seed(seed + SEED)
+    seen: dict[str, list[Tensor]] = {group.name: [] for group in env.spec.groups}
+
+    def act(obs: PerGroup) -> PerGroup:
+        for name, values in seen.items():
+            if len(values) < OBSERVED_CALLS:
+                values.append(obs[name].clone())
+        return {group.name: _random(group, env, generator) for group in env.spec.groups}
+
+    episodes = play(env, act, EPISODES, seed + SEED, MAX_EPISODE)
+    return RandomPlay(episodes, {name: torch.cat(values) for name, values in seen.items()})
+
+
+def measure(env: BatchedEnv, play_at_random: RandomPlay, seed: int) -> dict[str, Any]:
+    """The `baselines` of `diagnosis.json`: random, and best constant (None where the search would cost too much)."""
+    found = _described(play_at_random.episodes)
+    length = play_at_random.horizon()
+    candidates = {group.name: _candidates(group, seed) for group in env.spec.groups}
+    trials = sum(len(values) for values in candidates.values()) * SEARCH_EPISODES + EPISODES
+    if trials * length > BUDGET_STEPS:
+        return {"random": found, "best_constant": None}
+    return {"random": found, "best_constant": best_constant(env, candidates, seed)}
+
+
+def best_constant(env: BatchedEnv, candidates: dict[str, list[Tensor]], seed: int) -> dict[str, Any]:
+    """Search group after group, the others holding their best so far (at first: the first candidate)."""
+    best = {name: values[0] for name, values in candidates.items()}
+    for name, values in candidates.items():
+        scores = []
+        for value in values:
+            episodes = play(env, _constant(env, best | {name: value}), SEARCH_EPISODES, seed + SEED + 1, MAX_EPISODE)
+            scores.append(_group_return(env, episodes, name))
+        best[name] = values[int(np.argmax(scores))]
+    episodes = play(env, _constant(env, best), EPISODES, seed + SEED + 2, MAX_EPISODE)
+    action = {agent: best[group.name].tolist() for group in env.spec.groups for agent in group.agents}
+    return _described(episodes) | {"action": action}
+
+
+def _candidates(group: Group, seed: int) -> list[Tensor]:
+    """Actions worth holding for ever: each discrete one; of a box its centre, no-op, corners and some inside."""
+    if isinstance(group.action, Discrete):
+        return list(torch.arange(group.action.n))
+    low, high = torch.tensor(group.action.low), torch.tensor(group.action.high)
+    draw = torch.Generator().manual_seed(seed + SEED)
+    if 2 ** len(low) <= CORNERS:
+        corners = torch.tensor(list(product((0.0, 1.0), repeat=len(low))))
+    else:
+        corners = torch.randint(2, (CORNERS, len(low)), generator=draw).float()
+    inside = torch.rand(RANDOM_CANDIDATES, len(low), generator=draw)
+    places = torch.cat([torch.full((1, len(low)), 0.5), corners, inside])
+    return [torch.zeros_like(low).clamp(low, high), *(low + (high - low) * places)]
+
+
+def _constant(env: BatchedEnv, action: dict[str, Tensor]) -> Act:
+    """Everyone does the same for ever."""
+    held = {}
+    for group in env.spec.groups:
+        value = action[group.name].to(env.device)
+        held[group.name] = value.expand(env.num_envs, len(group.agents), *value.shape).contiguous()
+    return lambda obs: held
+
+
+def _random(group: Group, env: BatchedEnv, generator: torch.Generator) -> Tensor:
+    shape = (env.num_envs, len(group.agents))
+    if isinstance(group.action, Discrete):
+        return torch.randint(group.action.n, shape, generator=generator, device=env.device)
+    low = torch.tensor(group.action.low, device=env.device)
+    high = torch.tensor(group.action.high, device=env.device)
+    return low + (high - low) * torch.rand(*shape, len(low), generator=generator, device=env.device)
+
+
+def _group_return(env: BatchedEnv, episodes: Episodes, name: str) -> float:
+    agents = next(group.agents for group in env.spec.groups if group.name == name)
+    return float(episodes.returns[:, [env.spec.agents.index(agent) for agent in agents]].mean())
+
+
+def _described(episodes: Episodes) -> dict[str, Any]:
+    values = episodes.mean_returns()
+    return {"return": float(values.mean()), "ci95": list(bootstrap_interval(values))}

@@ -1,0 +1,1 @@
+"""Watching a training: tensors to numbers (signals), numbers to symptoms (detectors)."""

@@ -1,0 +1,67 @@
+"""Numbers to symptoms: what a user would see, named with its agent and its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from marl_stable.types import Discrete, EnvSpec
+
+SAME_ACTION_SHARE = 0.95  # discrete: one action makes up this share of everything an agent did
+STUCK_DIMENSIONS_SHARE = 0.8  # continuous: this share of an agent's dimensions no longer varies
+PERSISTENCE = 2  # readings in a row, so that one odd batch is no alarm
+
+
+class Incident(NamedTuple):
+    """One line of `incidents.jsonl`: what was seen, where, the number and its limit, and what was done about it."""
+
+    steps: int
+    kind: str
+    where: dict[str, Any]
+    value: float
+    limit: float
+    action: str
+    evidence: dict[str, float]
+
+
+class RepeatedAction:
+    """Warns of agents that do the same whatever they see: by what they did, not by saturation alone.
+
+    Saturation is not even a symptom: bang-bang policies are saturated and healthy. What counts is that executed actions
+    hardly vary over many copies and observations. Responsiveness, repeat ratio and saturation go along as evidence.
+    An agent is named once, and again only after it has recovered in between.
+    """
+
+    def __init__(self, spec: EnvSpec) -> None:
+        self.limits = {
+            agent: SAME_ACTION_SHARE if isinstance(group.action, Discrete) else STUCK_DIMENSIONS_SHARE
+            for group in spec.groups
+            for agent in group.agents
+            if not isinstance(group.action, Discrete) or group.action.n > 1
+        }
+        self.readings = dict.fromkeys(self.limits, 0)
+
+    def __call__(
+        self, steps: int, sameness: Mapping[str, float], evidence: Mapping[str, dict[str, float]]
+    ) -> list[Incident]:
+        """Incidents for agents that have now repeated themselves twice in a row; both mappings are keyed by agent."""
+        found = []
+        for agent, limit in self.limits.items():
+            repeats = sameness[agent] >= limit
+            self.readings[agent] = self.readings[agent] + 1 if repeats else 0
+            if self.readings[agent] == PERSISTENCE:
+                where, numbers = {"agent": agent}, evidence.get(agent, {})
+                found.append(Incident(steps, "repeated_action", where, sameness[agent], limit, "warned", numbers))
+        return found
+
+    def repeating(self) -> list[str]:
+        """Agents that repeat themselves by the last readings."""
+        return [agent for agent, count in self.readings.items() if count >= PERSISTENCE]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Readings so far."""
+        return {"readings": dict(self.readings)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.readings.update(state["readings"])

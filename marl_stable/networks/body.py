@@ -1,0 +1,80 @@
+"""From input features to outputs: plain layers or residual blocks, then one linear layer.
+
+Shapes: N rows, A agents, I inputs, H hidden width, U outputs; with agents apart every tensor has a leading A.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from marl_stable.config import Activation, NetworkConfig
+from marl_stable.networks.init import init_final, init_hidden
+from marl_stable.networks.layers import LayerNorm, Linear
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+
+class ResidualBlock(nn.Module):
+    """x + W2 act(W1 norm(x)), the inner layer twice as wide (after SimBa, Lee et al. 2025, eq. 5)."""
+
+    def __init__(self, width: int, config: NetworkConfig, agents: int | None) -> None:
+        super().__init__()
+        self.norm = LayerNorm(width, agents) if config.norm == "layer" else nn.Identity()
+        self.expand = Linear(width, 2 * width, agents)
+        self.activation = ACTIVATIONS[config.activation]()
+        self.contract = Linear(2 * width, width, agents)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, H)` to `(N, H)`."""
+        return torch.add(x, self.contract(self.activation(self.expand(self.norm(x)))))
+
+
+class Network(nn.Module):
+    """A stack of hidden layers and a linear last layer."""
+
+    def __init__(
+        self, inputs: int, outputs: int, config: NetworkConfig, agents: int | None, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        build = _plain if config.block == "plain" else _residual
+        self.hidden = nn.Sequential(*build(inputs, config, agents))
+        width = config.hidden[-1] if config.block == "plain" else config.hidden[0]
+        self.final = Linear(width, outputs, agents)
+        for module in self.modules():
+            if isinstance(module, Linear):
+                init_hidden(module.weight, config.init, config.activation, generator)
+        if config.final_init is not None:
+            init_final(self.final.weight, config.final_init, generator)
+            init_final(self.final.bias, config.final_init, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, I)` to `(N, U)`, or with agents apart `(A, N, I)` to `(A, N, U)`."""
+        return self.final(self.hidden(x))  # type: ignore[no-any-return]
+
+
+def _plain(inputs: int, config: NetworkConfig, agents: int | None) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for width in config.hidden:
+        layers.append(Linear(inputs, width, agents))
+        if config.norm == "layer":
+            layers.append(LayerNorm(width, agents))
+        layers.append(ACTIVATIONS[config.activation]())
+        inputs = width
+    return layers
+
+
+def _residual(inputs: int, config: NetworkConfig, agents: int | None) -> list[nn.Module]:
+    width = config.hidden[0]
+    layers: list[nn.Module] = [Linear(inputs, width, agents)]
+    layers += [ResidualBlock(width, config, agents) for _ in config.hidden]
+    if config.norm == "layer":
+        layers.append(LayerNorm(width, agents))
+    return layers

@@ -1,0 +1,114 @@
+"""Running statistics that one outlier cannot silence and that follow a true change.
+
+Shapes: N rows, `...` the shape of the statistics, for instance (O,) or (A, O).
+
+A plain running mean and deviation lets a single value of 1e6 push everything else to zero for the rest of the run,
+while every usual plot looks calm. Here values enter winsorised at ten deviations; where more than a fifth of a
+feature's values are beyond that for three updates in a row, it has truly changed and its statistics begin anew.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+WINSOR = 10.0  # deviations
+SHIFTED_SHARE, SHIFTED_UPDATES = 0.2, 3
+MEMORY = 1_000_000.0  # rows; bounded, so that late drift still moves the statistics
+SAMPLE = 2_048  # rows from which medians are taken; sorting a whole batch would cost a fifth of an update
+RELATIVE_FLOOR = 1e-2  # of the median deviation: below it a feature is noise on a constant
+ABSOLUTE_FLOOR = 1e-8
+
+
+class RunningNorm(nn.Module):
+    """Running mean and deviation of `shape`, robust to outliers, part of the checkpoint like any buffer."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+    shifted_for: Tensor
+    offset: Tensor  # the mean and the floored deviation in float32, as they are used
+    divisor: Tensor
+
+    def __init__(self, shape: tuple[int, ...], clip: float) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("shifted_for", torch.zeros(shape, dtype=torch.int64))
+        self.register_buffer("offset", torch.zeros(shape), persistent=False)
+        self.register_buffer("divisor", torch.ones(shape), persistent=False)
+        self.register_load_state_dict_post_hook(lambda *_: self._refresh())  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, ...)` in deviations from the mean, at most `clip` of them."""
+        return torch.clamp((x - self.offset) / self.divisor, -self.clip, self.clip)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Back from deviations to units."""
+        return torch.addcmul(self.offset, x, self.divisor)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """`(N, ...)` divided by the deviation and not centred, winsorised as in `forward`."""
+        return torch.add(self(x), self.offset / self.divisor)
+
+    @torch.no_grad()
+    def update(self, x: Tensor, weight: Tensor | None = None) -> None:
+        """Take in rows `(N, ...)`; `weight`, broadcastable to them, is 0 for entries to leave out. Non-finite ones are.
+
+        Mean and variance combine as in Chan et al. 1979.
+        """
+        x = x.to(torch.float64)
+        w = torch.isfinite(x) if weight is None else torch.isfinite(x) & (weight > 0)
+        centre, scale = robust(x, w)
+        self._forget_where_shifted(x, w)
+        fresh = self.count == 0
+        middle = torch.where(fresh, centre, self.mean)
+        reach = WINSOR * torch.where(fresh, scale, self.var.sqrt())
+        x = torch.where(w, torch.clamp(x, middle - reach, middle + reach), 0.0)
+        n = w.sum(0).to(torch.float64)
+        mean = x.sum(0) / n.clamp_min(1)
+        var = torch.where(w, (x - mean).square(), 0.0).sum(0) / n.clamp_min(1)
+        self._combine(mean, var, n)
+        self._refresh()
+
+    def _forget_where_shifted(self, x: Tensor, w: Tensor) -> None:
+        beyond = ((x - self.mean).abs() > WINSOR * self.divisor) & w
+        share = beyond.sum(0) / w.sum(0).clamp_min(1)
+        self.shifted_for = torch.where((share > SHIFTED_SHARE) & (self.count > 0), self.shifted_for + 1, 0)
+        self.count = torch.where(self.shifted_for >= SHIFTED_UPDATES, 0.0, self.count)
+
+    def _combine(self, mean: Tensor, var: Tensor, n: Tensor) -> None:
+        total = (self.count + n).clamp_min(1)
+        delta = mean - self.mean
+        both = (self.var * self.count + var * n + delta.square() * self.count * n / total) / total
+        seen = n > 0
+        self.var = torch.where(seen, both, self.var)
+        self.mean = torch.where(seen, self.mean + delta * n / total, self.mean)
+        self.count = torch.where(seen, total.clamp_max(MEMORY), self.count)
+
+    def _refresh(self) -> None:
+        """Floor the deviation: 1 until the first update and for constants, which would else amplify rounding."""
+        std = self.var.sqrt()
+        floor = (RELATIVE_FLOOR * std.median()).clamp_min(ABSOLUTE_FLOOR)
+        self.divisor = torch.where(std > ABSOLUTE_FLOOR, torch.maximum(std, floor), 1.0).float()
+        self.offset = self.mean.float()
+
+
+def robust(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Median and a robust deviation of each column of `(N, ...)` over entries where `w`.
+
+    The deviation is 1.4826 MAD; where more than half of the entries are equal (sparse rewards) that is 0, and the
+    99% range over that of a normal, then the plain deviation, take its place. Taken from evenly spaced rows.
+    """
+    stride = -(-len(x) // SAMPLE)
+    x, w = x[::stride], w[::stride]
+    x = torch.where(w, x, torch.nan)
+    centre = x.nanmedian(0).values
+    off = (x - centre).abs()
+    mad = 1.4826 * off.nanmedian(0).values
+    spread = torch.nanquantile(off, 0.99, dim=0) / 2.5758
+    plain = torch.nan_to_num(off).square().sum(0).div(w.sum(0).clamp_min(1)).sqrt()
+    scale = torch.where(mad > 0, mad, torch.where(spread > 0, spread, plain))
+    return torch.nan_to_num(centre), torch.nan_to_num(scale)

@@ -1,0 +1,127 @@
+"""Who is told what happens in a training: writes it to the run folder and to the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from marl_stable import checkpoint
+from marl_stable.config import to_dict
+from marl_stable.evaluation import Episodes, summarize
+from marl_stable.folder import IncidentFile, RunFolder
+from marl_stable.monitor.detectors import Incident
+from marl_stable.report.sinks import Sinks
+from marl_stable.report.terminal import Progress
+from marl_stable.training import Training
+from marl_stable.types import Discrete, spec_to_dict
+
+HISTOGRAM_DIMENSIONS = 32  # per agent; the first ones
+
+
+class RunObserver:
+    """One run's folder and terminal."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        progress: Progress,
+        baselines: dict[str, float],
+        resumed_at: int | None = None,
+        undo: str | None = None,
+    ) -> None:
+        """`resumed_at`: go on with the files there as they were at that step, without tags that begin with `undo`."""
+        self.folder, self.progress, self.baselines = folder, progress, baselines
+        self.sinks = Sinks(folder.path, progress.warn, resumed_at, undo)
+        self.incidents = IncidentFile(folder.incidents, resumed_at)
+        self._discrete: dict[str, bool] = {}
+        self._last = (0.0, 0)  # seconds and steps at the last row, for the speed between rows
+        self._return: float | None = None
+
+    def begin(self, training: Training) -> None:
+        """Count speed from here, and learn which agents have discrete actions."""
+        self._last = (training.seconds, training.steps)
+        groups = training.envs.spec.groups
+        self._discrete = {agent: isinstance(g.action, Discrete) for g in groups for agent in g.agents}
+
+    def logged(self, steps: int, row: dict[str, float], histograms: dict[str, list[int]]) -> None:
+        """Write an iteration's figures and show where the run stands."""
+        seconds, before = self._last
+        speed = (steps - before) / max(row["seconds"] - seconds, 1e-9)
+        self._last = (row["seconds"], steps)
+        row = {tag: value for tag, value in row.items() if not (tag.startswith("charts/") and value != value)}
+        self.sinks.write({"steps": steps, **row, "charts/steps_per_second": speed})
+        for place, counts in histograms.items():
+            agent, _, dimension = place.rpartition("/")
+            if int(dimension) < HISTOGRAM_DIMENSIONS:
+                self.sinks.histogram(f"actions/{place}", steps, counts, self._edges(agent, len(counts)))
+        self._return = row.get("charts/return", self._return)
+        self.progress.update(steps, speed, self._return, self.baselines)
+
+    def _edges(self, agent: str, bins: int) -> list[float]:
+        """Bin edges: discrete actions at their numbers, boxes over the canonical range."""
+        if self._discrete[agent]:
+            return [a - 0.5 for a in range(bins + 1)]
+        return [-1 + 2 * i / bins for i in range(bins + 1)]
+
+    def evaluated(self, training: Training, episodes: Episodes) -> None:
+        """Complete the iteration's row, and show the evaluation."""
+        found = summarize(episodes, training.envs.spec)
+        value, groups = found["return"]["mean"], found["per_group"]
+        parts = {f"eval/return/{name}": mean for name, mean in groups.items()} if len(groups) > 1 else {}
+        row = {"eval/return": value, "eval/episode_length": found["episode_length"]} | parts
+        self.sinks.amend({"steps": training.steps} | row)
+        low, high = found["return"]["ci95"]
+        self.progress.note(f"{training.steps:,} steps: evaluation return {value:.2f} (95% {low:.2f} to {high:.2f})")
+
+    def happened(self, incident: Incident) -> None:
+        """Write down and show an incident."""
+        entry = incident._asdict() | incident.evidence
+        entry.pop("evidence")
+        with contextlib.suppress(OSError):  # a full disk must not end the training that the line is about
+            self.incidents.write(entry)
+        self.progress.warn(in_words(incident))
+
+    def save(self, training: Training) -> None:
+        """Write `last.pt`, keeping the one before; a disk that is full costs a warning, not the run."""
+        state = training_state(training)
+        path = self.folder.checkpoints / "last.pt"
+        try:
+            checkpoint.save(path, state, keep_as=self.folder.checkpoints / "previous.pt")
+            self.folder.write_metadata(steps=training.steps, returns=[list(point) for point in training.returns])
+        except (OSError, RuntimeError) as error:
+            self.progress.warn(f"the checkpoint at {training.steps:,} steps could not be written ({error}).")
+
+    def keep_policy(self, training: Training) -> None:
+        """Write `best.pt`."""
+        agent = training.agent
+        state = {
+            "steps": training.steps,
+            "algo": to_dict(agent.config),
+            "spec": spec_to_dict(agent.spec),
+            "policy": agent.policy_state(),
+        }
+        try:
+            checkpoint.save(self.folder.checkpoints / "best.pt", state)
+        except (OSError, RuntimeError) as error:
+            self.progress.warn(f"the best policy at {training.steps:,} steps could not be written ({error}).")
+
+
+def training_state(training: Training) -> dict[str, Any]:
+    """The whole of `last.pt`."""
+    return {
+        "steps": training.steps,
+        "algo": to_dict(training.agent.config),
+        "spec": spec_to_dict(training.agent.spec),
+        "training": training.state_dict(),
+    }
+
+
+def in_words(incident: Incident) -> str:
+    """An incident as one line for the terminal."""
+    where = ", ".join(f"{key} {value}" for key, value in incident.where.items())
+    if incident.kind == "repeated_action":
+        evidence = ", ".join(f"{key.replace('_', ' ')} {value:.2f}" for key, value in incident.evidence.items())
+        told = f"repeats one action ({incident.value:.0%} the same{'; ' + evidence if evidence else ''})"
+        return f"at {incident.steps:,} steps {where} {told}."
+    done = {"skipped_update": "those updates were skipped", "none": "nothing was done"}[incident.action]
+    return f"at {incident.steps:,} steps {incident.value:.1%} of gradients were not finite ({where}); {done}."

@@ -1,0 +1,166 @@
+"""The one place that steps an optimiser: row-wise Adam that clips, and refuses what is not finite, agent by agent.
+
+Shapes: R rows (one per agent, or one where agents share), P parameters per row.
+
+All parameters of a network live in one `(R, P)` tensor, so that a step is a dozen operations whatever the network's
+depth, each agent's gradient norm is a row's norm, and one agent's bad gradient neither moves it nor touches the others.
+Nothing here waits for the device: decisions are masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class StepStats(NamedTuple):
+    """What one step did, each `(R,)`."""
+
+    norm: Tensor  # gradient norm before clipping
+    clipped: Tensor  # 1 where the norm was above the limit
+    non_finite: Tensor  # 1 where the gradient was not finite; such rows stay as they were, unless told otherwise
+
+
+class AdaptiveClip:
+    """A limit for gradient norms that follows the run: median plus four robust deviations of recent log norms.
+
+    After ZClip (Kumar et al. 2025) and AutoClip (Seetharaman et al. 2020), with a median instead of a mean so that a
+    spike of 1e6 leaves it unmoved. Norms enter capped at the limit in force, which still lets it follow slow growth.
+    """
+
+    WINDOW, REFRESH, WARM_UP, FIRST_LIMIT = 512, 16, 64, 10.0
+    SIGMAS, CEILING, MIN_SIGMA = 4.0, 10.0, 0.05
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self.ring = torch.full((self.WINDOW, rows), torch.nan, device=device)  # log norms
+        self.limit = torch.full((rows,), self.FIRST_LIMIT, device=device)
+        self.count = 0
+
+    def __call__(self, norm: Tensor) -> Tensor:
+        """The limit `(R,)` for this step; `norm` then enters the window."""
+        limit = self.limit
+        seen = torch.minimum(norm, limit).clamp_min(1e-12).log()
+        self.ring[self.count % self.WINDOW] = torch.where(torch.isfinite(norm), seen, torch.nan)
+        self.count += 1
+        if self.count >= self.WARM_UP and self.count % self.REFRESH == 0:
+            self._refresh()
+        return limit
+
+    def _refresh(self) -> None:
+        median = self.ring.nanmedian(0).values
+        sigma = 1.4826 * (self.ring - median).abs().nanmedian(0).values
+        reach = (self.SIGMAS * sigma.clamp_min(self.MIN_SIGMA)).exp().clamp_max(self.CEILING)
+        limit = median.exp() * reach
+        self.limit = torch.where(torch.isfinite(limit), limit, self.limit)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window, the limit and the count."""
+        return {"ring": self.ring.clone(), "limit": self.limit.clone(), "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.ring, self.limit = state["ring"].to(self.ring), state["limit"].to(self.limit)
+        self.count = state["count"]
+
+
+class GuardedAdam:
+    """Adam (Kingma and Ba 2015, algorithm 1) by rows, with clipping before the moments and decoupled decay."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        rows: int,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        max_grad_norm: float | str | None = None,
+        weight_decay: float = 0.0,
+        l1: float = 0.0,
+        refuse: bool = True,
+    ) -> None:
+        """`max_grad_norm`: a number, "adaptive" or None. `refuse`: rows with a non-finite gradient do not move."""
+        self.parameters = list(network.parameters())
+        self.rows, self.betas, self.eps, self.refuse = rows, betas, eps, refuse
+        self.weight_decay, self.l1 = weight_decay, l1
+        self.flat = _flatten(self.parameters, rows)
+        self.decays = _mask_of_weights(network, rows).to(self.flat)  # (P,) 1 for weight matrices
+        self.m, self.v = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+        self.steps = torch.zeros(rows, 1, device=self.flat.device)
+        self.adaptive = AdaptiveClip(rows, self.flat.device) if max_grad_norm == "adaptive" else None
+        self.max_grad_norm = max_grad_norm if isinstance(max_grad_norm, float | int) else None
+
+    def step(self, loss: Tensor, lr: float) -> StepStats:
+        """Differentiate `loss` (a scalar) and take one step of size `lr`."""
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        with torch.no_grad():
+            return self._apply(self._gather(gradients), lr)
+
+    def _gather(self, gradients: Sequence[Tensor | None]) -> Tensor:
+        """`(R, P)` from the gradients of single parameters; a parameter outside the loss counts as zero."""
+        pairs = zip(gradients, self.parameters, strict=True)
+        parts = [(torch.zeros_like(p) if g is None else g).reshape(self.rows, -1) for g, p in pairs]
+        return torch.cat(parts, dim=1)
+
+    def _apply(self, gradient: Tensor, lr: float) -> StepStats:
+        norm = torch.linalg.vector_norm(gradient, dim=1)  # (R,)
+        moves = torch.isfinite(norm) if self.refuse else torch.ones_like(norm, dtype=torch.bool)
+        limit = self.adaptive(norm) if self.adaptive else self.max_grad_norm
+        clipped = torch.zeros_like(moves)
+        if limit is not None:
+            clipped = norm > limit
+            gradient = gradient * (limit / norm.clamp_min(1e-12)).clamp_max(1.0).unsqueeze(1)
+        if self.refuse:
+            gradient = torch.where(moves.unsqueeze(1), gradient, 0.0)  # NaN times zero would still be NaN
+        self._adam(gradient, moves.to(self.flat.dtype).unsqueeze(1), lr)
+        return StepStats(norm, clipped.to(norm.dtype), (~torch.isfinite(norm)).to(norm.dtype))
+
+    def _adam(self, gradient: Tensor, moves: Tensor, lr: float) -> None:
+        """One step; `moves (R, 1)` is 0 for rows that must stay bit for bit as they are, moments included."""
+        first, second = self.betas
+        self.steps += moves
+        taken = self.steps.clamp_min(1)
+        self.m.lerp_(gradient, moves * (1 - first))
+        self.v.lerp_(gradient.square(), moves * (1 - second))
+        deviation = (self.v / (1 - second**taken)).sqrt_().add_(self.eps)
+        update = self.m / deviation * (lr * moves / (1 - first**taken))
+        if self.weight_decay:
+            update += self.flat * self.decays * (lr * self.weight_decay) * moves
+        if self.l1:
+            update += self.flat.sign() * self.decays * (lr * self.l1) * moves
+        self.flat.sub_(update)
+
+    def weight_norm(self) -> Tensor:
+        """`(R,)` L2 norm of all parameters."""
+        norm: Tensor = torch.linalg.vector_norm(self.flat, dim=1)
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments, step counts and the clip's window; the parameters belong to the network."""
+        state: dict[str, Any] = {"m": self.m.clone(), "v": self.v.clone(), "steps": self.steps.clone()}
+        return state | ({"adaptive": self.adaptive.state_dict()} if self.adaptive else {})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.m, self.v = state["m"].to(self.m), state["v"].to(self.v)
+        self.steps = state["steps"].to(self.steps)
+        if self.adaptive:
+            self.adaptive.load_state_dict(state["adaptive"])
+
+
+def _flatten(parameters: Sequence[nn.Parameter], rows: int) -> Tensor:
+    """Move all parameters into one `(R, P)` tensor and make each a view of its part."""
+    flat = torch.cat([p.detach().reshape(rows, -1) for p in parameters], dim=1).contiguous()
+    start = 0
+    for p in parameters:
+        width = p.numel() // rows
+        p.data = flat[:, start : start + width].view(p.shape)
+        start += width
+    return flat
+
+
+def _mask_of_weights(network: nn.Module, rows: int) -> Tensor:
+    """`(P,)` 1 for weight matrices, 0 for biases, gains and deviations, which decay would only distort."""
+    named = network.named_parameters()
+    return torch.cat([torch.full((p.numel() // rows,), float(name.endswith("weight"))) for name, p in named])

@@ -1,0 +1,60 @@
+"""Writing files that survive full disks and killed processes: all at once, or record by record."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def replace_file(path: Path, content: Iterable[bytes]) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the whole new one, never a part.
+
+    Raises OSError and leaves no temporary file behind where it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.writelines(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class RecordFile:
+    """A file that grows by whole records, each handed to the operating system before `append` returns.
+
+    A file deleted under way is begun anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._head = b""
+
+    def begin(self, head: bytes, records: Iterable[bytes] = ()) -> None:
+        """Replace the file by `head` and `records`, atomically. Raises OSError."""
+        replace_file(self.path, (head, *records))
+        self._head = head
+
+    def append(self, record: bytes) -> None:
+        """Add one record. Raises OSError; the file then still holds every record before it, and no part of this one."""
+        if not self.path.exists():
+            self.begin(self._head)
+        with self.path.open("r+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                _write_all(file, record)
+            except BaseException:  # an interruption tears a record as well
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                raise
+
+
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    while left:  # on a disk that is nearly full a write may take a part only
+        left = left[file.write(left) :]

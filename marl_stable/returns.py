@@ -1,0 +1,51 @@
+"""Returns and advantages.
+
+Shapes: T time, E environment copies, A agents. `terminated` ends the bootstrap; `ended` (terminated or truncated) ends
+the recursion. The two never merge: a time limit cuts the sum, not the value of what would have followed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gae(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    ended: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Generalised advantage estimates (Schulman et al. 2016, eq. 16), all `(T, E, A)`.
+
+    A_t = d_t + gamma lambda (1 - ended_t) A_{t+1}   with   d_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t),
+    where `next_value` is the value of the state the action led to, also at an episode's end.
+    """
+    delta = reward + gamma * next_value.masked_fill(terminated, 0.0) - value
+    carry = (~ended).to(delta.dtype) * (gamma * gae_lambda)
+    advantage = torch.empty_like(delta)
+    running = torch.zeros_like(delta[0])
+    for t in range(len(delta) - 1, -1, -1):
+        running = torch.addcmul(delta[t], carry[t], running)
+        advantage[t] = running
+    return advantage
+
+
+def finished(ended: Tensor) -> Tensor:
+    """`(T, E, A)` bool: steps whose episode ends inside the batch, so that their return is known without a critic."""
+    return ended.flip(0).cumsum(0).flip(0) > 0
+
+
+def explained_variance(target: Tensor, value: Tensor, weight: Tensor) -> Tensor:
+    """1 - Var(G - V)/Var(G) per agent `(A,)`, over entries `(N, A)` with weight 1; NaN where nothing varies."""
+    count = weight.sum(0).clamp_min(1)
+
+    def variance(x: Tensor) -> Tensor:
+        mean = (x * weight).sum(0) / count
+        return ((x - mean).square() * weight).sum(0) / count
+
+    spread = variance(target)
+    return torch.where(spread > 0, 1 - variance(target - value) / spread, torch.nan)

@@ -1,0 +1,261 @@
+"""Beginning, going on with and looking back at runs: what the command line and Python users call."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from marl_stable import configs
+from marl_stable import training as loop
+from marl_stable.agents import algorithm
+from marl_stable.agents.config import MAPPOConfig
+from marl_stable.checkpoint import load_newest
+from marl_stable.config import RunConfig
+from marl_stable.envs import catalog
+from marl_stable.envs.base import BatchedEnv
+from marl_stable.folder import RunFolder, read_incidents
+from marl_stable.investigate import baselines
+from marl_stable.monitor.detectors import Incident
+from marl_stable.observer import RunObserver
+from marl_stable.profile import Stopwatch
+from marl_stable.provenance import git_commit, versions
+from marl_stable.report.terminal import Outcome, Progress, summary
+from marl_stable.training import Training, evaluate
+from marl_stable.types import EnvironmentFailure, UsageError
+
+MAX_AUTO_GAMMA = 0.995
+
+
+class Run:
+    """A run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError where `path` is no run folder."""
+        self.folder = RunFolder.open(path)
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def status(self) -> str:
+        """`running`, `finished`, `stopped`, `interrupted` or `failed`."""
+        return str(self.folder.metadata["status"])
+
+    @property
+    def returns(self) -> list[tuple[int, float]]:
+        """(steps, evaluation return), per-agent mean and undiscounted, in the order of evaluation."""
+        return [(int(steps), float(value)) for steps, value in self.folder.metadata["returns"]]
+
+    @property
+    def incidents(self) -> list[dict[str, Any]]:
+        """What the monitor saw and did, as in `incidents.jsonl`."""
+        return read_incidents(self.folder.incidents)
+
+
+def train(preset: str | None = None, **flags: Any) -> Run:
+    """Train a new run: any flag of `marl-stable train` as a keyword, with `__` for dots.
+
+    `train(algo="mappo", env="mpe2/simple_spread_v3", total_steps=200_000, algo__lr=1e-3)`. Raises UsageError for an
+    unknown flag, an unfit value, or an environment that is not fit to begin with.
+    """
+    layers = [configs.read_preset(preset)] if preset else []
+    return start(configs.resolve(*layers, configs.nested(flags)))
+
+
+def start(config: RunConfig) -> Run:
+    """Train a new run; what went wrong underway is in its `status`.
+
+    Raises UsageError where the configuration, the run folder or the environment is not fit to begin with.
+    """
+    device = _device(config.device)
+    if config.stability == "repair":
+        raise UsageError("stability is 'repair', which this release does not have; use guard, monitor or off.")
+    torch.set_num_threads(config.threads)
+    folder = RunFolder.create(Path(config.run_dir) if config.run_dir else _default_path(config))
+    try:
+        config = replace(config, env=replace(config.env, num_envs=catalog.resolve_num_envs(config.env)))
+        envs, eval_env = _environments(config, device)
+        at_random = baselines.random_play(eval_env, config.seed)
+        config = replace(config, algo=_with_gamma(config.algo, at_random.horizon()))
+        training = _training(config, envs, eval_env, device)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.path.rmdir()  # only where it is still empty
+        raise
+    training.agent.initialize_statistics(at_random.obs)
+    folder.config.write_text(configs.write(config), encoding="utf-8")
+    folder.begin(
+        steps=0,
+        total_steps=config.total_steps,
+        seed=config.seed,
+        device=str(device),
+        versions=versions(),
+        git_commit=git_commit(),
+        baselines=baselines.measure(eval_env, at_random, config.seed),
+        returns=[],
+    )
+    return _conduct(folder, training, resumed_at=None)
+
+
+def resume(path: Path, total_steps: int | None = None, quiet: bool = False) -> Run:
+    """Go on with a run, exactly as if it had never stopped. Raises UsageError where that cannot be."""
+    folder = RunFolder.open(path)
+    folder.require_idle()
+    config = configs.read_run(folder.config)
+    config = replace(config, total_steps=total_steps or config.total_steps, quiet=quiet)
+    device = _device(config.device)
+    torch.set_num_threads(config.threads)
+    state, warning = load_newest(folder.checkpoints, device)
+    if state["steps"] >= config.total_steps:
+        raise UsageError(
+            f"{str(path)!r} has {state['steps']} of {config.total_steps} steps; add --total-steps to train longer."
+        )
+    envs, eval_env = _environments(config, device)
+    training = _training(config, envs, eval_env, device)
+    training.load_state_dict(state["training"])
+    folder.config.write_text(configs.write(config), encoding="utf-8")
+    folder.begin(total_steps=config.total_steps)
+    return _conduct(folder, training, resumed_at=training.steps, warning=warning)
+
+
+def _conduct(folder: RunFolder, training: Training, resumed_at: int | None, warning: str | None = None) -> Run:
+    """Train with a terminal, files, signals and a final word."""
+    config = training.config
+    shown = {name: found["return"] for name, found in folder.metadata["baselines"].items() if found is not None}
+    watch = Stopwatch() if config.profile else None
+    status, reason = "failed", ""
+    with Progress(config.total_steps, training.steps, config.quiet) as progress, _signals() as stopped:
+        observer = RunObserver(folder, progress, shown, resumed_at, None if _evaluated(training) else "eval/")
+        observer.begin(training)
+        if warning:
+            progress.warn(warning)
+        for copy in training.envs.replay_differs:
+            where = {"copy": copy}
+            observer.happened(Incident(training.steps, "replay_differs", where, 1.0, 0.0, "restarted", {}))
+        if watch:
+            watch.attach(training, observer)
+        try:
+            status = loop.train(training, observer, stopped)
+        except EnvironmentFailure as error:
+            status, reason = "stopped", str(error)
+        except BaseException as error:
+            folder.write_metadata(status="failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        observer.save(training)
+        if status == "finished" and not _evaluated(training):
+            evaluate(training, observer, stopped)  # after saving: going on takes back what only the end calls for
+    folder.write_metadata(
+        status=status,
+        reason=reason,
+        steps=training.steps,
+        seconds=training.seconds,
+        returns=[list(point) for point in training.returns],
+        ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
+    if reason:
+        progress.warn(f"stopped: {reason}")
+    if not config.quiet:
+        summary(_outcome(folder, training, status, shown, observer))
+        if watch:
+            watch.show()
+    elif status == "interrupted":
+        progress.warn(f"interrupted; go on with: marl-stable train --resume {folder.path}")
+    training.envs.close()
+    training.eval_env.close()
+    return Run(folder.path)
+
+
+def _evaluated(training: Training) -> bool:
+    return bool(training.returns) and training.returns[-1][0] == training.steps
+
+
+def _environments(config: RunConfig, device: torch.device) -> tuple[BatchedEnv, BatchedEnv]:
+    """The environment to train on and another to evaluate on."""
+    assert isinstance(config.env.num_envs, int)
+    copies = config.env.num_envs
+    envs = catalog.make(config.env, device, copies)
+    return envs, catalog.make(config.env, device, min(copies, config.eval_episodes))
+
+
+def _training(config: RunConfig, envs: BatchedEnv, eval_env: BatchedEnv, device: torch.device) -> Training:
+    algo = config.algo
+    assert isinstance(algo, MAPPOConfig)
+    refuse = config.stability == "guard"
+    agent = algorithm(algo.name)(envs.spec, algo, envs.num_envs, device, config.seed, refuse)
+    return Training(config, agent, envs, eval_env, envs.reset(config.seed))
+
+
+def _with_gamma(algo: Any, horizon: float) -> Any:
+    """gamma auto: 1 - 1.25/horizon. 0.95 at 25 steps, where 0.99 learns half as fast (benchmarks/ablation.py)."""
+    if algo.gamma != "auto":
+        return algo
+    return replace(algo, gamma=min(MAX_AUTO_GAMMA, max(0.0, 1 - 1.25 / horizon)))
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "device is 'cuda', but torch finds no CUDA device; use --device cpu, or a CUDA build of torch."
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _default_path(config: RunConfig) -> Path:
+    env = config.env.id.replace("/", "_").replace(":", "_")
+    path = Path("runs") / env / config.algo.name / f"{time.strftime('%Y%m%d-%H%M%S')}-s{config.seed}"
+    twin = 1
+    while path.exists():  # two runs begun in one second
+        twin += 1
+        path = path.with_name(f"{path.name.partition('_')[0]}_{twin}")
+    return path
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM ask for an end at the next step; a second one ends at once, without saving again."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _outcome(
+    folder: RunFolder, training: Training, status: str, shown: dict[str, float], observer: RunObserver
+) -> Outcome:
+    values = [value for _, value in training.returns]
+    return Outcome(
+        folder=folder.path,
+        status=status,
+        steps=training.steps,
+        total_steps=training.config.total_steps,
+        seconds=training.seconds,
+        steps_per_second=training.steps / max(training.seconds, 1e-9),
+        last_return=values[-1] if values else None,
+        best_return=max(values) if values else None,
+        baselines=shown,
+        incidents=observer.incidents.counts,
+    )

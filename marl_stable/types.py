@@ -1,0 +1,106 @@
+"""The words every room shares: what an environment looks like, what one step carries, and which errors a user meets.
+
+Shapes: E environment copies, A agents of one group, O observation features, D action features. Torch is imported for
+type checkers only, so that the command line can use these names without paying for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PerGroup: TypeAlias = "dict[str, Tensor]"
+"""One tensor per group; the order of the keys is the layout of joint vectors."""
+
+
+class UsageError(Exception):
+    """Something the user can mend: one sentence that names the thing, the value and the remedy. Exits 2."""
+
+
+class EnvironmentFailure(Exception):
+    """An environment broke its contract or raised while training was under way. Everything is saved; exits 3."""
+
+
+class Discrete(NamedTuple):
+    """One of ``n`` actions, numbered from 0 here and from ``start`` in the environment."""
+
+    n: int
+    start: int = 0
+
+
+class Box(NamedTuple):
+    """A vector of ``len(low)`` numbers, each between its own bounds; ``shape`` is the environment's (() means flat)."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    shape: tuple[int, ...] = ()
+
+
+ActionSpec: TypeAlias = Discrete | Box
+
+
+class Group(NamedTuple):
+    """Agents of one team with the same spaces; everything about them is batched along the agent axis."""
+
+    name: str
+    agents: tuple[str, ...]
+    obs_size: int
+    action: ActionSpec
+    team: str
+
+
+class EnvSpec(NamedTuple):
+    """What a policy must know of an environment. ``agents`` keeps the environment's own order."""
+
+    id: str
+    agents: tuple[str, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def teams(self) -> tuple[str, ...]:
+        """Names of the teams, in order of first appearance."""
+        return tuple(dict.fromkeys(group.team for group in self.groups))
+
+
+class Step(NamedTuple):
+    """What one call of ``step`` returns, for every copy at once.
+
+    ``obs`` is what to act on next: already the first observation of a new episode where one ended. ``next_obs`` is
+    what the last action led to, never overwritten by the automatic reset. Where no copy's episode ended,
+    ``next_obs is obs``: storage then keeps one of them.
+    """
+
+    obs: PerGroup  # (E, A, O) float32
+    next_obs: PerGroup  # (E, A, O) float32
+    reward: PerGroup  # (E, A) float32, each agent's own
+    terminated: PerGroup  # (E, A) bool: the agent's world ended; nothing follows, no bootstrap
+    truncated: PerGroup  # (E, A) bool: the agent was cut off; its value goes on
+    alive: PerGroup  # (E, A) bool: the agent acted in this step
+    done: Tensor  # (E,) bool: the copy's episode is over for all agents and a new one has begun
+
+
+def spec_to_dict(spec: EnvSpec) -> dict[str, Any]:
+    """`spec` as plain types, as checkpoints keep it."""
+    groups = []
+    for group in spec.groups:
+        action: dict[str, Any] = {key: _plain(value) for key, value in group.action._asdict().items()}
+        groups.append(group._asdict() | {"agents": list(group.agents), "action": action})
+    return {"id": spec.id, "agents": list(spec.agents), "groups": groups}
+
+
+def spec_from_dict(plain: dict[str, Any]) -> EnvSpec:
+    """The inverse of :func:`spec_to_dict`."""
+    groups = []
+    for entry in plain["groups"]:
+        action = entry["action"]
+        kind: ActionSpec = (
+            Discrete(**action) if "n" in action else Box(**{key: tuple(value) for key, value in action.items()})
+        )
+        groups.append(Group(**(entry | {"agents": tuple(entry["agents"]), "action": kind})))
+    return EnvSpec(plain["id"], tuple(plain["agents"]), tuple(groups))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,147 @@
+"""The twelve tasks of mpe2 and PettingZoo's own environments, through the catalog."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+from marl_stable.config import EnvConfig
+from marl_stable.envs import catalog
+from marl_stable.envs.base import BatchedEnv
+from marl_stable.envs.vector import episode_seed
+from marl_stable.types import Box, Discrete, PerGroup, Step
+
+CPU = torch.device("cpu")
+
+GROUPS = {
+    "simple_tag_v3": [
+        ("adversary", ("adversary_0", "adversary_1", "adversary_2"), "adversary"),
+        ("agent", ("agent_0",), "agent"),
+    ],
+    "simple_crypto_v3": [("eve", ("eve_0",), "eve"), ("bob_0", ("bob_0", "alice_0"), "alice_bob")],
+    "simple_world_comm_v3": [
+        ("leadadversary", ("leadadversary_0",), "adversary"),
+        ("adversary", ("adversary_0", "adversary_1", "adversary_2"), "adversary"),
+        ("agent", ("agent_0", "agent_1"), "agent"),
+    ],
+    "simple_adversary_v3": [("adversary", ("adversary_0",), "adversary"), ("agent", ("agent_0", "agent_1"), "agent")],
+    "simple_push_v3": [("adversary", ("adversary_0",), "adversary"), ("agent", ("agent_0",), "agent")],
+    "simple_spread_v3": [("agent", ("agent_0", "agent_1", "agent_2"), "team")],
+    "simple_speaker_listener_v4": [("speaker", ("speaker_0",), "team"), ("listener", ("listener_0",), "team")],
+    "collect_treasure_v1": [
+        ("collector", tuple(f"collector_{i}" for i in range(6)), "team"),
+        ("deposit", ("deposit_0", "deposit_1"), "team"),
+    ],
+}
+
+
+def make(env_id: str, num_envs: int = 2, **kwargs: object) -> BatchedEnv:
+    return catalog.make(EnvConfig(id=env_id, kwargs=kwargs), CPU, num_envs)
+
+
+def random_actions(env: BatchedEnv, generator: torch.Generator) -> PerGroup:
+    actions = {}
+    for group in env.spec.groups:
+        shape = (env.num_envs, len(group.agents))
+        if isinstance(group.action, Discrete):
+            actions[group.name] = torch.randint(group.action.n, shape, generator=generator)
+        else:
+            low, high = torch.tensor(group.action.low), torch.tensor(group.action.high)
+            actions[group.name] = low + (high - low) * torch.rand(*shape, len(low), generator=generator)
+    return actions
+
+
+def play(env: BatchedEnv, steps: int, seed: int = 0) -> list[Step]:
+    generator = torch.Generator().manual_seed(seed)
+    return [env.step(random_actions(env, generator)) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("name", catalog.MPE2)
+def test_every_task_steps_ends_by_truncation_and_goes_on_exactly(name: str, continuous: bool):
+    env = make(f"mpe2/{name}", 1, continuous_actions=continuous)
+    first = env.reset(1)
+    steps = play(env, 60)
+    for group in env.spec.groups:
+        assert isinstance(group.action, Box if continuous else Discrete)
+        shape = (1, len(group.agents))
+        assert first[group.name].shape == (*shape, group.obs_size)
+        for step in steps:
+            assert step.obs[group.name].shape == step.next_obs[group.name].shape == (*shape, group.obs_size)
+            assert step.obs[group.name].dtype == step.reward[group.name].dtype == torch.float32
+            assert step.reward[group.name].shape == shape
+            assert step.obs[group.name].isfinite().all()
+            assert step.reward[group.name].isfinite().all()
+            assert step.alive[group.name].all()
+            assert not step.terminated[group.name].any()
+            assert step.truncated[group.name].equal(step.done[:, None].expand(shape))
+    assert [k for k, step in enumerate(steps) if step.done.all()] == [24, 49]
+    fresh = make(f"mpe2/{name}", 1, continuous_actions=continuous)
+    obs = fresh.load_state_dict(env.state_dict())
+    assert fresh.replay_differs == ()
+    for key, value in obs.items():
+        assert value.equal(steps[-1].obs[key])
+    for one, other in zip(play(env, 20, seed=2), play(fresh, 20, seed=2), strict=True):
+        for key in obs:
+            assert one.obs[key].equal(other.obs[key])
+            assert one.reward[key].equal(other.reward[key])
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups_and_teams_of_known_tasks(name: str):
+    spec = make(f"mpe2/{name}", 1).spec
+    assert [(group.name, group.agents, group.team) for group in spec.groups] == GROUPS[name]
+    assert spec.id == f"mpe2/{name}"
+
+
+def test_spaces_of_simple_spread_are_those_of_its_documentation():
+    (group,) = make("mpe2/simple_spread_v3", 1).spec.groups
+    assert (group.obs_size, group.action) == (18, Discrete(5))
+    (group,) = make("mpe2/simple_spread_v3", 1, continuous_actions=True).spec.groups
+    assert group.action == Box((0.0,) * 5, (1.0,) * 5)
+
+
+def test_every_number_is_that_of_the_environment_stepped_by_hand():
+    env = make("mpe2/simple_tag_v3", 1, max_cycles=6)
+    env.reset(3)
+    hand = importlib.import_module("mpe2.simple_tag_v3").parallel_env(max_cycles=6)
+    hand.reset(seed=episode_seed(3, 0, 0))
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(6):
+        actions = random_actions(env, generator)
+        step = env.step(actions)
+        agents = {agent: (group.name, row) for group in env.spec.groups for row, agent in enumerate(group.agents)}
+        observed, rewards, *_ = hand.step({agent: int(actions[name][0, row]) for agent, (name, row) in agents.items()})
+        for agent, (name, row) in agents.items():
+            np.testing.assert_array_equal(step.next_obs[name][0, row].numpy(), observed[agent])
+            assert step.reward[name][0, row].item() == np.float32(rewards[agent])
+    assert step.done.all()
+    again, _ = hand.reset(seed=episode_seed(3, 0, 1))
+    np.testing.assert_array_equal(step.obs["agent"][0, 0].numpy(), again["agent_0"])
+
+
+def test_agents_of_knights_archers_zombies_die_one_by_one():
+    env_id = "pettingzoo.butterfly.knights_archers_zombies.knights_archers_zombies:parallel_env"
+    env = make(env_id, 1, spawn_delay=4, line_death=True)
+    env.reset(1)
+    steps = play(env, 250)
+    (group,) = env.spec.groups
+    dead = [step for step in steps if 0 < step.alive[group.name].sum() < len(group.agents)]
+    assert dead, "in 250 steps no agent died alone"
+    for step in dead:
+        gone = ~step.alive[group.name]
+        assert (step.next_obs[group.name][gone] == 0).all()
+        assert (step.reward[group.name][gone] == 0).all()
+        assert not (step.terminated[group.name] | step.truncated[group.name])[gone].any()
+
+
+def test_a_simultaneous_game_of_pettingzoo_pays_what_its_rules_say():
+    env = make("pettingzoo.classic.rps.rps:parallel_env", 3, max_cycles=4)
+    env.reset(1)
+    rock, paper = 0, 1
+    step = env.step({"player": torch.tensor([[rock, paper], [paper, rock], [rock, rock]])})
+    assert step.reward["player"].tolist() == [[-1, 1], [1, -1], [0, 0]]
+    assert step.obs["player"].sum(-1).tolist() == [[1, 1]] * 3  # the other's move, one-hot
