@@ -60,7 +60,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     except Exception as error:  # whatever the bytes make the readers raise, it is one thing to the user
         reason = str(error).strip().splitlines()
         raise Damaged(f"{path} cannot be read ({reason[0] if reason else type(error).__name__})") from error
-    if not isinstance(state, dict) or "format" not in state:
+    if not isinstance(state, dict) or type(state.get("format")) is not int:
         raise Damaged(f"{path} is not a checkpoint of marl_stable")
     if state["format"] > FORMAT:
         raise Damaged(f"{path} was written by a later release (format {state['format']}, this one reads {FORMAT})")
@@ -68,17 +68,31 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def load_newest(folder: Path, device: torch.device) -> tuple[dict[str, Any], str | None]:
-    """`last.pt`, or with a warning `previous.pt`; UsageError where neither can be read. Nothing is deleted."""
+    """`last.pt`, or with a warning `previous.pt`; UsageError where one cannot go on from either.
+
+    Nothing is deleted: a `last.pt` that cannot be read is set aside, so that the next save does not move it over the
+    good `previous.pt`.
+    """
+    last = folder / "last.pt"
     try:
-        return load(folder / "last.pt", device), None
+        return _load_training(last, device), None
     except Damaged as error:
         try:
-            state = load(folder / "previous.pt", device)
+            state = _load_training(folder / "previous.pt", device)
         except Damaged as older:
             raise UsageError(
                 f"no checkpoint to go on from: {error}; {older}. Train anew, or copy an undamaged last.pt there."
             ) from older
-        return state, f"{error}; going on from previous.pt at {state['steps']} steps."
+        if last.exists():
+            last.replace(folder / "damaged.pt")
+        return state, f"{error}; going on from previous.pt at {state['steps']:,} steps."
+
+
+def _load_training(path: Path, device: torch.device) -> dict[str, Any]:
+    state = load(path, device)
+    if "training" not in state:
+        raise Damaged(f"{path} holds a policy only")
+    return state
 
 
 def _require_plain(value: Any, place: str) -> None:

@@ -1,40 +1,45 @@
-"""The commands. Only this file knows the command-line library; torch is loaded by the commands that need it."""
+"""The commands. Torch is loaded by those that need it, and only once their arguments are in order."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
-
-from marl_stable import configs
+from marl_stable import configs, flags
 from marl_stable.agents.config import ALGORITHMS
-from marl_stable.config import RunConfig, convert, describe, keys, unknown
+from marl_stable.config import RunConfig, override, unknown
 from marl_stable.envs import catalog
-from marl_stable.types import UsageError
+from marl_stable.report.files import to_json
+from marl_stable.types import EnvironmentFailure, UsageError
 
 if TYPE_CHECKING:
     from marl_stable.run import Run
 
 EXIT = {"finished": 0, "stopped": 3, "interrupted": 130}
-Parsed = TypeVar("Parsed")
+Asked = TypeVar("Asked")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to play; unset: the run's own environment, with its arguments."""
+
+    id: str | None = None
+    """Another environment with the same spaces."""
+    kwargs: dict[str, Any] | None = None
+    """Arguments for the environment."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Play greedy episodes with a trained policy."""
+    """Play greedy episodes with the policy in a run folder."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder."""
-    env: str | None = None
-    """Another environment with the same spaces; unset: the run's own."""
-    env_kwargs: Annotated[dict[str, Any] | None, tyro.conf.arg(name="env.kwargs")] = None
-    """Its arguments, as JSON; unset: the run's own."""
     episodes: int = 100
     """Number of episodes."""
     seed: int = 0
@@ -45,31 +50,29 @@ class Evaluate:
     """Draw actions instead of taking the likeliest."""
     json: bool = False
     """Print one JSON object."""
+    env: Place = Place()
 
 
 @dataclass(frozen=True)
 class Render:
-    """Draw greedy episodes as an animation."""
+    """Draw greedy episodes of the policy in a run folder; a particle/ run is drawn by its mpe2 twin."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder."""
-    output: Annotated[str, tyro.conf.arg(aliases=("-o",))]
+    output: str | None = None
     """File to write, .gif or .webp."""
-    env: str | None = None
-    """Another environment with the same spaces; unset: the run's own (a particle/ run is drawn by its mpe2 twin)."""
     episodes: int = 3
     """Number of episodes."""
     seed: int = 0
     """Seed of the first episode."""
     checkpoint: Literal["best", "last"] | None = None
     """Which checkpoint; unset: the best, else the last."""
+    env: Place = Place()
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run."""
+    """Go on with the run in a folder, with the configuration that it has."""
 
-    resume: str
+    resume: str | None = None
     """Run folder."""
     total_steps: int | None = None
     """New end, counted from the run's very beginning; unset: as before."""
@@ -79,7 +82,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Listing:
-    """List what there is."""
+    """List what there is, one a line."""
 
     json: bool = False
     """Print a list of objects with a name."""
@@ -87,90 +90,98 @@ class Listing:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code of the contract: 0, 2 bad usage, 3 stopped, 130 interrupted."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if not arguments or arguments[0] in ("-h", "--help", "help"):
-            print(_overview())
-            return 0 if arguments else 2
-        name, *rest = arguments
-        if name not in COMMANDS:
-            raise unknown("command", name, COMMANDS, "`marl-stable --help` lists them.")
-        return COMMANDS[name][0](rest)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        with _terminable():
+            return _run_command(words)
+    except (UsageError, EnvironmentFailure) as error:
+        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return 130
 
 
-def train(arguments: list[str]) -> int:
+def _run_command(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        _say(_overview())
+        return 0 if words else 2
+    name, *rest = words
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS, "`marl-stable --help` lists them.")
+    return COMMANDS[name][0](rest)
+
+
+def train(words: list[str]) -> int:
     """Train agents, or go on with a run (--resume RUN)"""
-    if any(a == "--resume" or a.startswith("--resume=") for a in arguments):
-        asked = _parse(Resume, "train", arguments)
+    if any(word == "--resume" or word.startswith("--resume=") for word in words):
+        others, asked = _read(words, Resume(), "train")
+        _refuse(others, "train")
         from marl_stable import run
 
-        return _exit_code(run.resume(Path(asked.resume), asked.total_steps, asked.quiet))
-    config = train_config(arguments)
+        return _exit_code(run.resume(Path(asked.resume or ""), asked.total_steps, asked.quiet))
+    config = train_config(words)
+    catalog.require_known(config.env.id)
     from marl_stable import run
 
     return _exit_code(run.start(config))
 
 
-def train_config(arguments: list[str]) -> RunConfig:
+def train_config(words: list[str]) -> RunConfig:
     """The run that `train [PRESET] [flags]` describes."""
     layers = []
-    if arguments and not arguments[0].startswith("-"):
-        layers.append(configs.read_preset(arguments[0]))
-        arguments = arguments[1:]
-    flags = _long_names(arguments)
-    chosen = {"algo": {"name": name}} if (name := _value(flags, "--algo.name")) else {}
-    measures = {"measures": value} if (value := _value(flags, "--measures")) else {}
-    base = configs.resolve(*layers, chosen | measures)
-    return _parse(RunConfig, "train [PRESET]", flags, default=base)
+    if words and not words[0].startswith("-"):
+        layers.append(configs.read_preset(words[0]))
+        words = words[1:]
+    algorithm = flags.find(words, "--algo", "--algo.name")  # it decides which flags there are
+    base = configs.resolve(*layers, {"algo": {"name": algorithm}} if algorithm else {})
+    _explain_if_asked(words, base, "train")
+    others, layer = flags.read(words, base, "train")
+    _refuse(others, "train")
+    return configs.resolve(*layers, layer)
 
 
-def evaluate(arguments: list[str]) -> int:
+def evaluate(words: list[str]) -> int:
     """Evaluate a trained policy"""
-    asked = _parse(Evaluate, "eval", arguments)
+    others, asked = _read(words, Evaluate(), "eval")
+    run = _run_folder(others, "eval")
     from marl_stable import showing
 
+    place = asked.env
     found = showing.evaluate(
-        Path(asked.run),
-        asked.env,
-        asked.env_kwargs,
-        asked.episodes,
-        asked.seed,
-        asked.checkpoint,
-        asked.stochastic,
+        run, place.id, place.kwargs, asked.episodes, asked.seed, asked.checkpoint, asked.stochastic
     )
-    print(json.dumps(found) if asked.json else showing.in_words(found))
+    _say(to_json(found) if asked.json else showing.in_words(found))
     return 0
 
 
-def render(arguments: list[str]) -> int:
+def render(words: list[str]) -> int:
     """Draw greedy episodes as GIF or WebP"""
-    asked = _parse(Render, "render", arguments)
+    others, asked = _read(words, Render(), "render")
+    run = _run_folder(others, "render")
+    if asked.output is None:
+        raise UsageError("-o has no value; render needs a file to write, such as -o episode.gif.")
     from marl_stable import showing
 
-    output = Path(asked.output)
-    showing.render(Path(asked.run), output, asked.env, asked.episodes, asked.seed, asked.checkpoint)
-    print(output)
+    place, output = asked.env, Path(asked.output)
+    showing.render(run, output, place.id, place.kwargs, asked.episodes, asked.seed, asked.checkpoint)
+    _say(str(output))
     return 0
 
 
-def envs(arguments: list[str]) -> int:
+def envs(words: list[str]) -> int:
     """List environments"""
-    return _list("envs", arguments, dict(catalog.ids()))
+    return _list("envs", words, dict(catalog.ids()))
 
 
-def algos(arguments: list[str]) -> int:
+def algos(words: list[str]) -> int:
     """List algorithms"""
-    return _list("algos", arguments, {name: (kind.__doc__ or "") for name, kind in ALGORITHMS.items()})
+    return _list("algos", words, {name: (kind.__doc__ or "") for name, kind in ALGORITHMS.items()})
 
 
-def presets(arguments: list[str]) -> int:
+def presets(words: list[str]) -> int:
     """List shipped presets"""
-    return _list("presets", arguments, configs.presets())
+    return _list("presets", words, configs.presets())
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
@@ -189,111 +200,64 @@ def _overview() -> str:
     return "\n".join([*lines, "", "marl-stable COMMAND --help explains a command and its flags."])
 
 
-def _list(command: str, arguments: list[str], entries: dict[str, str]) -> int:
-    asked = _parse(Listing, command, arguments)
+def _list(command: str, words: list[str], entries: dict[str, str]) -> int:
+    others, asked = _read(words, Listing(), command)
+    _refuse(others, command)
     if asked.json:
-        print(json.dumps([{"name": name, "description": text} for name, text in entries.items()]))
+        _say(to_json([{"name": name, "description": text} for name, text in entries.items()]))
     else:
         width = max(len(name) for name in entries)
-        print("\n".join(f"{name:{width}}  {text}" for name, text in entries.items()))
+        _say("\n".join(f"{name:{width}}  {text}" for name, text in entries.items()))
     return 0
+
+
+def _read(words: list[str], defaults: Asked, command: str) -> tuple[list[str], Asked]:
+    """The words that are no flags, and `defaults` with the flags."""
+    _explain_if_asked(words, defaults, command)
+    others, layer = flags.read(words, defaults, command)
+    return others, override(defaults, layer)
+
+
+def _explain_if_asked(words: list[str], config: Any, command: str) -> None:
+    if "-h" in words or "--help" in words:
+        flags.explain(f"{command} {COMMANDS[command][1]}", config)
+        raise SystemExit(0)
+
+
+def _run_folder(others: list[str], command: str) -> Path:
+    if not others:
+        raise UsageError(f"RUN is missing; {command} needs a run folder, and `ls runs` shows yours.")
+    _refuse(others[1:], command)
+    return Path(others[0])
+
+
+def _refuse(others: list[str], command: str) -> None:
+    """Words that `command` has no use for."""
+    if others:
+        usage = f"marl-stable {command} {COMMANDS[command][1]}"
+        raise UsageError(f"{others[0]!r} is one word too many; the usage is: {usage}.")
 
 
 def _exit_code(run: Run) -> int:
     return EXIT[run.status]
 
 
-def _parse(kind: type[Parsed], command: str, arguments: list[str], default: Parsed | None = None) -> Parsed:
-    """Flags as an instance of a dataclass; UsageError with the nearest flags for one that is unknown."""
-    switches = _switches(default if default is not None else kind)
-    arguments = [word for i, word in enumerate(arguments) for word in _with_on(arguments, i, switches)]
-    given: dict[str, Any] = {} if default is None else {"default": default}
-    parsed: Parsed
-    parsed, rest = tyro.cli(
-        kind,
-        prog=f"marl-stable {command}",
-        args=arguments,
-        return_unknown_args=True,
-        registry=_registry(),
-        config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
-        **given,
-    )
-    if rest:
-        known = ["--" + key.replace("_", "-") for key in keys(default if default is not None else parsed)]
-        raise unknown(
-            "flag", rest[0].partition("=")[0], known, f"`marl-stable {command.split()[0]} --help` lists them."
-        )
-    return parsed
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a command as SIGINT does; a training has its own ways with both."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _registry() -> ConstructorRegistry:
-    """One rule for every value: `config.convert`, which YAML and Python go through as well."""
-    registry = ConstructorRegistry()
-
-    @registry.primitive_rule
-    def convert_any(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-        try:
-            words = describe(info.type)
-        except KeyError:
-            return None
-
-        def read(texts: list[str]) -> Any:
-            try:
-                return convert(texts[0], info.type, "the value")
-            except UsageError as error:
-                raise ValueError(str(error)) from error
-
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar=_metavar(words),
-            instance_from_str=read,
-            is_instance=lambda value: True,
-            str_from_instance=lambda value: [_text(value)],
-        )
-
-    return registry
-
-
-def _metavar(words: str) -> str:
-    for long, short in (("a whole number", "INT"), ("a number", "FLOAT"), ("text", "TEXT"), (" or ", "|")):
-        words = words.replace(long, short)
-    return words
-
-
-def _switches(described: Any) -> set[str]:
-    """Flags whose values are on and off."""
-    return {"--" + f.name.replace("_", "-") for f in fields(described) if f.type in (bool, "bool")}
-
-
-def _with_on(arguments: list[str], i: int, switches: set[str]) -> list[str]:
-    """The i-th word, and `on` after a switch that is given without a value, as in `--json`."""
-    following = arguments[i + 1] if i + 1 < len(arguments) else ""
-    bare = arguments[i] in switches and following not in ("on", "off", "true", "false")
-    return [arguments[i], "on"] if bare else [arguments[i]]
-
-
-def _text(value: Any) -> str:
-    """A value as it would be typed."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, tuple):
-        return ",".join(str(item) for item in value)
-    if isinstance(value, dict):
-        return json.dumps(value)
-    return "none" if value is None else str(value)
-
-
-def _long_names(arguments: list[str]) -> list[str]:
-    """`--algo X` and `--env X` name the keys `algo.name` and `env.id`."""
-    short = {"--algo": "--algo.name", "--env": "--env.id"}
-    return ["=".join([short.get(head, head), *tail]) for head, *tail in (a.split("=", 1) for a in arguments)]
-
-
-def _value(flags: list[str], name: str) -> str | None:
-    """The value of a flag that decides how the others are read."""
-    for flag, following in zip(flags, [*flags[1:], ""], strict=True):
-        if flag == name:
-            return following
-        if flag.startswith(name + "="):
-            return flag.partition("=")[2]
-    return None
+def _say(text: str) -> None:
+    """Print an answer; it is no mistake where nobody reads it to its end, as in `| head`."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits

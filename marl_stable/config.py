@@ -169,7 +169,7 @@ def override(base: ConfigT, values: Mapping[str, Any], prefix: str = "") -> Conf
 
 def convert(value: Any, wanted: Any, key: str) -> Any:
     """`value` (text, or what YAML, JSON and Python give) as the annotated type `wanted`; UsageError otherwise."""
-    for choice in _choices(wanted):
+    for choice in sorted(_choices(wanted), key=lambda choice: choice is str):  # text fits everything, so it comes last
         try:
             return _convert_one(value, choice)
         except (ValueError, TypeError):
@@ -189,7 +189,7 @@ def describe(wanted: Any) -> str:
             parts.append("numbers such as 64,64" if get_args(choice)[0] is int else "two numbers such as 0.9,0.999")
         elif origin is dict:
             parts.append('JSON such as {"N": 3}')
-        else:
+        elif names[choice] not in "|".join(parts).split("|"):  # a Literal may have a none of its own
             parts.append(names[choice])
     return " or ".join(parts)
 

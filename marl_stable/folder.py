@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from marl_stable.report.files import replace_file
+from marl_stable.report.files import RecordFile, replace_file, to_json
 from marl_stable.types import UsageError
 
 METADATA = "metadata.json"
@@ -26,56 +27,102 @@ class RunFolder:
         self.metrics = path / "metrics.csv"
         self.incidents = path / "incidents.jsonl"
         self.metadata: dict[str, Any] = {}
+        self._made: list[Path] = []  # folders that `create` made, the innermost first
+        self._lock: int | None = None
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """A new run's folder; UsageError where it cannot be written or holds a run already. Nothing is overwritten."""
+        """A new run's folder, locked for this process; UsageError where it cannot be written or holds a run already.
+
+        Nothing is overwritten.
+        """
         if path.exists() and not path.is_dir():
             raise UsageError(f"run folder {str(path)!r} is a file; name another with --run-dir.")
-        if (path / METADATA).exists() or (path / "checkpoints").exists():
-            raise UsageError(
-                f"run folder {str(path)!r} holds a run; go on with it by `train --resume {path}`, "
-                "or name another with --run-dir."
-            )
+        folder = cls(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            probe = path / ".writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise UsageError(
-                f"run folder {str(path)!r} cannot be written ({error.strerror}); name another with --run-dir."
-            ) from error
-        return cls(path)
+            with _refusing(path):
+                folder._make()
+            folder.lock()
+            if (path / METADATA).exists() or (path / "checkpoints").exists():
+                raise UsageError(
+                    f"run folder {str(path)!r} holds a run; go on with it by `train --resume {path}`, "
+                    "or name another with --run-dir."
+                )
+        except BaseException:
+            folder.discard()
+            raise
+        return folder
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """An existing run's folder; UsageError where there is none or its metadata cannot be read."""
-        file = path / METADATA
-        if not file.is_file():
-            raise UsageError(f"{str(path)!r} is not a run folder: it has no {METADATA}. `ls runs` shows yours.")
-        folder = cls(path)
+        folder, file = cls(path), path / METADATA
         try:
-            folder.metadata = json.loads(file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            folder.metadata = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            where = f"{str(path)!r} is not a run folder: it has no {METADATA}"
+            raise UsageError(f"{where}. `ls runs` shows yours.") from error
+        except (OSError, TypeError, ValueError) as error:
             raise UsageError(f"{str(file)!r} cannot be read ({error}); restore it from a copy of the run.") from error
         return folder
+
+    def lock(self) -> None:
+        """Keep every other process from this run until `release`, or until this process ends, in whatever way.
+
+        UsageError where another has it. A lock and not the process id in the metadata: ids are used again.
+        """
+        self._lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            who = self.metadata.get("pid", "another process")
+            raise UsageError(f"run {str(self.path)!r} is running (process {who}); end that first.") from None
+        except OSError:  # a file system without locks
+            pass
+
+    def release(self) -> None:
+        """Let other processes have the run."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def discard(self) -> None:
+        """Take back what `create` and `begin` made, as far as nothing else is in it."""
+        if self._lock is not None and self.metadata:
+            for file in (self.config, self.path / METADATA):
+                file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for folder in self._made:
+                folder.rmdir()
+        self.release()
 
     def write_metadata(self, **changed: Any) -> None:
         """Change entries of `metadata.json`, atomically."""
         self.metadata |= changed | {"updated": _now()}
-        replace_file(self.path / METADATA, [(json.dumps(self.metadata, indent=2) + "\n").encode()])
+        replace_file(self.path / METADATA, [(to_json(self.metadata, indent=2) + "\n").encode()])
 
-    def begin(self, **entries: Any) -> None:
-        """Mark the run as running in this process."""
+    def begin(self, config: str, **entries: Any) -> None:
+        """Write `config.yaml`, and mark the run as running in this process; UsageError where that cannot be written."""
         started = self.metadata.get("started", _now())
-        self.write_metadata(status="running", pid=os.getpid(), started=started, **entries)
+        with _refusing(self.path):
+            replace_file(self.config, [config.encode()])
+            self.write_metadata(status="running", pid=os.getpid(), started=started, **entries)
 
-    def require_idle(self) -> None:
-        """UsageError while another process runs this run; one whose process is gone has crashed and may go on."""
-        pid = self.metadata.get("pid")
-        if self.metadata.get("status") == "running" and pid != os.getpid() and _alive(pid):
-            raise UsageError(f"run {str(self.path)!r} is running in process {pid}; stop that first (kill {pid}).")
+    def end(self, status: str, **entries: Any) -> None:
+        """Note how the run ended, as far as the disk takes it, and let other processes have it."""
+        with contextlib.suppress(OSError):
+            self.write_metadata(status=status, ended=_now(), **entries)
+        self.release()
+
+    def _make(self) -> None:
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            self._made.insert(0, folder)
+        probe = self.path / ".writable"
+        probe.touch()
+        probe.unlink()
 
 
 class IncidentFile:
@@ -86,15 +133,16 @@ class IncidentFile:
         self.path = path
         self.counts: dict[str, int] = {}
         kept = [entry for entry in read_incidents(path) if keep_until is not None and entry["steps"] <= keep_until]
-        replace_file(path, [(json.dumps(entry) + "\n").encode() for entry in kept])
+        self._file = RecordFile(path)
+        with contextlib.suppress(OSError):  # a full disk: later lines stay, which is better than no training
+            self._file.begin(b"", (_line(entry) for entry in kept))
         for entry in kept:
             self._count(entry["kind"])
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Append one incident."""
+        """Append one incident; counted also where OSError says that it could not be written."""
         self._count(entry["kind"])
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(entry)) + "\n")
+        self._file.append(_line(entry))
 
     def _count(self, kind: str) -> None:
         self.counts[kind] = self.counts.get(kind, 0) + 1
@@ -111,12 +159,18 @@ def read_incidents(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _alive(pid: Any) -> bool:
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
     try:
-        os.kill(int(pid), 0)
-    except (OSError, TypeError, ValueError):
-        return False
-    return True
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"run folder {str(path)!r} cannot be written ({error.strerror}); name another with --run-dir."
+        ) from error
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return (to_json(dict(entry)) + "\n").encode()
 
 
 def _now() -> str:

@@ -63,7 +63,7 @@ class RunningNorm(nn.Module):
         w = torch.isfinite(x) if weight is None else torch.isfinite(x) & (weight > 0)
         centre, scale = robust(x, w)
         self._forget_where_shifted(x, w)
-        fresh = self.count == 0
+        fresh = (self.count == 0) | (self.var.sqrt() <= ABSOLUTE_FLOOR)  # constant so far: nothing to judge by
         middle = torch.where(fresh, centre, self.mean)
         reach = WINSOR * torch.where(fresh, scale, self.var.sqrt())
         x = torch.where(w, torch.clamp(x, middle - reach, middle + reach), 0.0)
@@ -99,16 +99,16 @@ class RunningNorm(nn.Module):
 def robust(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """Median and a robust deviation of each column of `(N, ...)` over entries where `w`.
 
-    The deviation is 1.4826 MAD; where more than half of the entries are equal (sparse rewards) that is 0, and the
-    99% range over that of a normal, then the plain deviation, take its place. Taken from evenly spaced rows.
+    The deviation is 1.4826 MAD; where more than half of the entries are equal (sparse rewards) that is 0, and the same
+    of the other entries, times the root of their share, takes its place. Taken from evenly spaced rows.
     """
     stride = -(-len(x) // SAMPLE)
     x, w = x[::stride], w[::stride]
     x = torch.where(w, x, torch.nan)
     centre = x.nanmedian(0).values
     off = (x - centre).abs()
-    mad = 1.4826 * off.nanmedian(0).values
-    spread = torch.nanquantile(off, 0.99, dim=0) / 2.5758
-    plain = torch.nan_to_num(off).square().sum(0).div(w.sum(0).clamp_min(1)).sqrt()
-    scale = torch.where(mad > 0, mad, torch.where(spread > 0, spread, plain))
+    others = off > 0
+    mad = off.nanmedian(0).values
+    rare = torch.where(others, off, torch.nan).nanmedian(0).values * (others.sum(0) / w.sum(0).clamp_min(1)).sqrt()
+    scale = 1.4826 * torch.where(mad > 0, mad, rare)
     return torch.nan_to_num(centre), torch.nan_to_num(scale)

@@ -16,12 +16,16 @@ import torch
 from torch import Tensor, nn
 
 
+MOMENTS = ("m", "v", "m_weight", "v_weight")
+TINY = 1e-30  # keeps rows that have never moved from dividing zero by zero
+
+
 class StepStats(NamedTuple):
     """What one step did, each `(R,)`."""
 
     norm: Tensor  # gradient norm before clipping
-    clipped: Tensor  # 1 where the norm was above the limit
-    non_finite: Tensor  # 1 where the gradient was not finite; such rows stay as they were, unless told otherwise
+    clipped: Tensor  # whether the norm was above the limit
+    non_finite: Tensor  # whether the gradient was not finite; such rows stay as they were, unless told otherwise
 
 
 class AdaptiveClip:
@@ -33,17 +37,19 @@ class AdaptiveClip:
 
     WINDOW, REFRESH, WARM_UP, FIRST_LIMIT = 512, 16, 64, 10.0
     SIGMAS, CEILING, MIN_SIGMA = 4.0, 10.0, 0.05
+    LOWEST = 1e-2  # after long silence (no reward yet) a limit of 1e-6 would hold the first lessons below Adam's eps
 
     def __init__(self, rows: int, device: torch.device) -> None:
         self.ring = torch.full((self.WINDOW, rows), torch.nan, device=device)  # log norms
         self.limit = torch.full((rows,), self.FIRST_LIMIT, device=device)
+        self._nan = torch.tensor(torch.nan, device=device)
         self.count = 0
 
-    def __call__(self, norm: Tensor) -> Tensor:
-        """The limit `(R,)` for this step; `norm` then enters the window."""
+    def __call__(self, norm: Tensor, finite: Tensor) -> Tensor:
+        """The limit `(R,)` for this step; `norm` then enters the window, as NaN where it is not `finite`."""
         limit = self.limit
-        seen = torch.minimum(norm, limit).clamp_min(1e-12).log()
-        self.ring[self.count % self.WINDOW] = torch.where(torch.isfinite(norm), seen, torch.nan)
+        seen = torch.minimum(norm, limit).clamp_min_(TINY)
+        self.ring[self.count % self.WINDOW] = torch.where(finite, seen, self._nan).log_()
         self.count += 1
         if self.count >= self.WARM_UP and self.count % self.REFRESH == 0:
             self._refresh()
@@ -53,7 +59,7 @@ class AdaptiveClip:
         median = self.ring.nanmedian(0).values
         sigma = 1.4826 * (self.ring - median).abs().nanmedian(0).values
         reach = (self.SIGMAS * sigma.clamp_min(self.MIN_SIGMA)).exp().clamp_max(self.CEILING)
-        limit = median.exp() * reach
+        limit = (median.exp() * reach).clamp_min(self.LOWEST)
         self.limit = torch.where(torch.isfinite(limit), limit, self.limit)
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,7 +68,7 @@ class AdaptiveClip:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.ring, self.limit = state["ring"].to(self.ring), state["limit"].to(self.limit)
+        self.ring, self.limit = state["ring"].to(self.ring, copy=True), state["limit"].to(self.limit, copy=True)
         self.count = state["count"]
 
 
@@ -87,7 +93,8 @@ class GuardedAdam:
         self.flat = _flatten(self.parameters, rows)
         self.decays = _mask_of_weights(network, rows).to(self.flat)  # (P,) 1 for weight matrices
         self.m, self.v = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
-        self.steps = torch.zeros(rows, 1, device=self.flat.device)
+        self.m_weight, self.v_weight = torch.zeros(rows, 1).to(self.flat), torch.zeros(rows, 1).to(self.flat)
+        self._zero, self._one = torch.zeros((), device=self.flat.device), torch.ones(rows, 1).to(self.flat)
         self.adaptive = AdaptiveClip(rows, self.flat.device) if max_grad_norm == "adaptive" else None
         self.max_grad_norm = max_grad_norm if isinstance(max_grad_norm, float | int) else None
 
@@ -105,31 +112,34 @@ class GuardedAdam:
 
     def _apply(self, gradient: Tensor, lr: float) -> StepStats:
         norm = torch.linalg.vector_norm(gradient, dim=1)  # (R,)
-        moves = torch.isfinite(norm) if self.refuse else torch.ones_like(norm, dtype=torch.bool)
-        limit = self.adaptive(norm) if self.adaptive else self.max_grad_norm
-        clipped = torch.zeros_like(moves)
+        finite = norm < torch.inf  # false for NaN as well
+        clipped = torch.zeros_like(finite)
+        limit = self.adaptive(norm, finite) if self.adaptive else self.max_grad_norm
         if limit is not None:
             clipped = norm > limit
-            gradient = gradient * (limit / norm.clamp_min(1e-12)).clamp_max(1.0).unsqueeze(1)
+            gradient = gradient * (limit / norm).clamp_max_(1.0).unsqueeze(1)
+        moves = finite if self.refuse else torch.ones_like(finite)
         if self.refuse:
-            gradient = torch.where(moves.unsqueeze(1), gradient, 0.0)  # NaN times zero would still be NaN
+            gradient = torch.where(moves.unsqueeze(1), gradient, self._zero)  # NaN times zero would still be NaN
         self._adam(gradient, moves.to(self.flat.dtype).unsqueeze(1), lr)
-        return StepStats(norm, clipped.to(norm.dtype), (~torch.isfinite(norm)).to(norm.dtype))
+        return StepStats(norm, clipped, ~finite)
 
     def _adam(self, gradient: Tensor, moves: Tensor, lr: float) -> None:
-        """One step; `moves (R, 1)` is 0 for rows that must stay bit for bit as they are, moments included."""
-        first, second = self.betas
-        self.steps += moves
-        taken = self.steps.clamp_min(1)
-        self.m.lerp_(gradient, moves * (1 - first))
-        self.v.lerp_(gradient.square(), moves * (1 - second))
-        deviation = (self.v / (1 - second**taken)).sqrt_().add_(self.eps)
-        update = self.m / deviation * (lr * moves / (1 - first**taken))
-        if self.weight_decay:
-            update += self.flat * self.decays * (lr * self.weight_decay) * moves
-        if self.l1:
-            update += self.flat.sign() * self.decays * (lr * self.l1) * moves
-        self.flat.sub_(update)
+        """One step; `moves (R, 1)` is 0 for rows that must stay bit for bit as they are, moments included.
+
+        The corrections 1 - beta^t are what the same moving averages make of a constant 1, which spares counting.
+        """
+        first, second = moves * (1 - self.betas[0]), moves * (1 - self.betas[1])
+        self.m.lerp_(gradient, first)
+        self.v.lerp_(gradient.square(), second)
+        self.m_weight.lerp_(self._one, first)
+        self.v_weight.lerp_(self._one, second)
+        deviation = (self.v / self.v_weight.clamp_min(TINY)).sqrt_().add_(self.eps)
+        rate = moves * lr
+        if self.weight_decay or self.l1:
+            decay = self.weight_decay * self.flat + self.l1 * self.flat.sign()
+            self.flat.sub_(decay * self.decays * rate)
+        self.flat.addcdiv_(self.m * (rate / self.m_weight.clamp_min(TINY)), deviation, value=-1)
 
     def weight_norm(self) -> Tensor:
         """`(R,)` L2 norm of all parameters."""
@@ -137,14 +147,14 @@ class GuardedAdam:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """Moments, step counts and the clip's window; the parameters belong to the network."""
-        state: dict[str, Any] = {"m": self.m.clone(), "v": self.v.clone(), "steps": self.steps.clone()}
+        """Moments with their weights, and the clip's window; the parameters belong to the network."""
+        state: dict[str, Any] = {name: getattr(self, name).clone() for name in MOMENTS}
         return state | ({"adaptive": self.adaptive.state_dict()} if self.adaptive else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.m, self.v = state["m"].to(self.m), state["v"].to(self.v)
-        self.steps = state["steps"].to(self.steps)
+        for name in MOMENTS:
+            getattr(self, name).copy_(state[name])
         if self.adaptive:
             self.adaptive.load_state_dict(state["adaptive"])
 

@@ -48,7 +48,7 @@ def load_agent(run: Path, checkpoint: str | None = None, device: torch.device | 
             override(default_config(state["algo"]["name"]), state["algo"]), batch_size=1, num_minibatches=1
         )
         agent = algorithm(config.name)(spec, config, 1, device or torch.device("cpu"), seed=0)
-        agent.load_policy_state(state["policy"] if name == "best" else state["training"]["agent"]["learning"])
+        agent.load_policy_state(state["policy"] if "policy" in state else state["training"]["agent"]["learning"])
         return Loaded(agent, spec, state["steps"], name)
     raise UsageError(f"{str(run)!r} has no checkpoint to load: {'; '.join(reasons)}. Is it a run folder?")
 
@@ -96,7 +96,11 @@ class Policy:
         if not isinstance(policy, Categorical) or not any(agent in masks for agent in group.agents):
             return policy
         everything = np.ones(policy.logits.shape[-1])
-        legal = torch.from_numpy(np.stack([np.asarray(masks.get(agent, everything)) for agent in group.agents])) > 0
+        rows = [np.asarray(masks.get(agent, everything)) for agent in group.agents]
+        if wrong := [row.shape for row in rows if row.shape != everything.shape]:
+            wanted = f"one number for each of the {len(everything)} actions"
+            raise UsageError(f"an action mask of group {name!r} has shape {wrong[0]}; it must have {wanted}.")
+        legal = torch.from_numpy(np.stack(rows)) > 0
         if not bool(legal.any(-1).all()):
             raise UsageError(f"an action mask of group {name!r} allows no action; allow one or more.")
         return Categorical(policy.logits.masked_fill(~legal.to(policy.logits.device), -torch.inf))

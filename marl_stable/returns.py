@@ -25,11 +25,11 @@ def gae(
     where `next_value` is the value of the state the action led to, also at an episode's end.
     """
     delta = reward + gamma * next_value.masked_fill(terminated, 0.0) - value
-    carry = (~ended).to(delta.dtype) * (gamma * gae_lambda)
     advantage = torch.empty_like(delta)
     running = torch.zeros_like(delta[0])
     for t in range(len(delta) - 1, -1, -1):
-        running = torch.addcmul(delta[t], carry[t], running)
+        running = running.masked_fill(ended[t], 0.0)  # a product with 0 would let the next episode's NaN through
+        running = torch.add(delta[t], running, alpha=gamma * gae_lambda)
         advantage[t] = running
     return advantage
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,9 @@ MAX_AUTO_GAMMA = 0.995
 class Run:
     """A run on disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | RunFolder) -> None:
         """Raises UsageError where `path` is no run folder."""
-        self.folder = RunFolder.open(path)
+        self.folder = path if isinstance(path, RunFolder) else RunFolder.open(path)
 
     @property
     def path(self) -> Path:
@@ -54,7 +56,8 @@ class Run:
     @property
     def returns(self) -> list[tuple[int, float]]:
         """(steps, evaluation return), per-agent mean and undiscounted, in the order of evaluation."""
-        return [(int(steps), float(value)) for steps, value in self.folder.metadata["returns"]]
+        points = self.folder.metadata["returns"]
+        return [(int(steps), math.nan if value is None else float(value)) for steps, value in points]
 
     @property
     def incidents(self) -> list[dict[str, Any]]:
@@ -82,19 +85,27 @@ def start(config: RunConfig) -> Run:
         raise UsageError("stability is 'repair', which this release does not have; use guard, monitor or off.")
     torch.set_num_threads(config.threads)
     folder = RunFolder.create(Path(config.run_dir) if config.run_dir else _default_path(config))
-    try:
-        config = replace(config, env=replace(config.env, num_envs=catalog.resolve_num_envs(config.env)))
-        envs, eval_env = _environments(config, device)
-        at_random = baselines.random_play(eval_env, config.seed)
-        config = replace(config, algo=_with_gamma(config.algo, at_random.horizon()))
-        training = _training(config, envs, eval_env, device)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            folder.path.rmdir()  # only where it is still empty
-        raise
+    with _signals() as signals:
+        try:
+            training = _begin(folder, config, device)
+        except BaseException as error:
+            folder.discard()
+            if isinstance(error, EnvironmentFailure):
+                raise UsageError(str(error)) from error
+            raise
+        return _conduct(folder, training, signals)
+
+
+def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Training:
+    """Everything before the first step, ending with the folder's first files."""
+    config = replace(config, env=replace(config.env, num_envs=catalog.resolve_num_envs(config.env)))
+    envs, eval_env = _environments(config, device)
+    at_random = baselines.random_play(eval_env, config.seed)
+    config = replace(config, algo=_with_gamma(config.algo, at_random.horizon()))
+    training = _training(config, envs, eval_env, device)
     training.agent.initialize_statistics(at_random.obs)
-    folder.config.write_text(configs.write(config), encoding="utf-8")
     folder.begin(
+        configs.write(config),
         steps=0,
         total_steps=config.total_steps,
         seed=config.seed,
@@ -104,37 +115,52 @@ def start(config: RunConfig) -> Run:
         baselines=baselines.measure(eval_env, at_random, config.seed),
         returns=[],
     )
-    return _conduct(folder, training, resumed_at=None)
+    return training
 
 
 def resume(path: Path, total_steps: int | None = None, quiet: bool = False) -> Run:
     """Go on with a run, exactly as if it had never stopped. Raises UsageError where that cannot be."""
     folder = RunFolder.open(path)
-    folder.require_idle()
-    config = configs.read_run(folder.config)
-    config = replace(config, total_steps=total_steps or config.total_steps, quiet=quiet)
+    folder.lock()
+    with _signals() as signals:
+        try:
+            training, warning = _reload(folder, total_steps, quiet)
+        except BaseException:
+            folder.release()
+            raise
+        return _conduct(folder, training, signals, training.steps, warning)
+
+
+def _reload(folder: RunFolder, total_steps: int | None, quiet: bool) -> tuple[Training, str | None]:
+    """The training as its newest good checkpoint has it, and a warning where that is not `last.pt`."""
+    config = replace(configs.read_run(folder.config), quiet=quiet)
+    config = config if total_steps is None else replace(config, total_steps=total_steps)
     device = _device(config.device)
     torch.set_num_threads(config.threads)
     state, warning = load_newest(folder.checkpoints, device)
     if state["steps"] >= config.total_steps:
-        raise UsageError(
-            f"{str(path)!r} has {state['steps']} of {config.total_steps} steps; add --total-steps to train longer."
-        )
+        where = f"{str(folder.path)!r} has {state['steps']} of {config.total_steps} steps"
+        raise UsageError(f"{where}; add --total-steps to train longer.")
     envs, eval_env = _environments(config, device)
     training = _training(config, envs, eval_env, device)
     training.load_state_dict(state["training"])
-    folder.config.write_text(configs.write(config), encoding="utf-8")
-    folder.begin(total_steps=config.total_steps)
-    return _conduct(folder, training, resumed_at=training.steps, warning=warning)
+    folder.begin(configs.write(config), total_steps=config.total_steps)
+    return training, warning
 
 
-def _conduct(folder: RunFolder, training: Training, resumed_at: int | None, warning: str | None = None) -> Run:
+def _conduct(
+    folder: RunFolder,
+    training: Training,
+    signals: _Signals,
+    resumed_at: int | None = None,
+    warning: str | None = None,
+) -> Run:
     """Train with a terminal, files, signals and a final word."""
     config = training.config
     shown = {name: found["return"] for name, found in folder.metadata["baselines"].items() if found is not None}
     watch = Stopwatch() if config.profile else None
     status, reason = "failed", ""
-    with Progress(config.total_steps, training.steps, config.quiet) as progress, _signals() as stopped:
+    with Progress(config.total_steps, training.steps, config.quiet) as progress:
         observer = RunObserver(folder, progress, shown, resumed_at, None if _evaluated(training) else "eval/")
         observer.begin(training)
         if warning:
@@ -145,23 +171,20 @@ def _conduct(folder: RunFolder, training: Training, resumed_at: int | None, warn
         if watch:
             watch.attach(training, observer)
         try:
-            status = loop.train(training, observer, stopped)
+            signals.saving = True
+            status = loop.train(training, observer, signals)
+            observer.save(training)
+            if status == "finished" and not _evaluated(training):
+                evaluate(training, observer, signals)  # after saving: going on takes back what only the end calls for
         except EnvironmentFailure as error:
             status, reason = "stopped", str(error)
+            observer.save(training)
         except BaseException as error:
-            folder.write_metadata(status="failed", reason=f"{type(error).__name__}: {error}")
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            folder.end(status, reason=f"{type(error).__name__}: {error}")
             raise
-        observer.save(training)
-        if status == "finished" and not _evaluated(training):
-            evaluate(training, observer, stopped)  # after saving: going on takes back what only the end calls for
-    folder.write_metadata(
-        status=status,
-        reason=reason,
-        steps=training.steps,
-        seconds=training.seconds,
-        returns=[list(point) for point in training.returns],
-        ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    )
+    returns = [list(point) for point in training.returns]
+    folder.end(status, reason=reason, steps=training.steps, seconds=training.seconds, returns=returns)
     if reason:
         progress.warn(f"stopped: {reason}")
     if not config.quiet:
@@ -169,10 +192,10 @@ def _conduct(folder: RunFolder, training: Training, resumed_at: int | None, warn
         if watch:
             watch.show()
     elif status == "interrupted":
-        progress.warn(f"interrupted; go on with: marl-stable train --resume {folder.path}")
+        progress.warn(f"interrupted; go on with: marl-stable train --resume {shlex.quote(str(folder.path))}")
     training.envs.close()
     training.eval_env.close()
-    return Run(folder.path)
+    return Run(folder)
 
 
 def _evaluated(training: Training) -> bool:
@@ -222,22 +245,35 @@ def _default_path(config: RunConfig) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM ask for an end at the next step; a second one ends at once, without saving again."""
-    asked = threading.Event()
+class _Signals:
+    """Whether SIGINT or SIGTERM has asked for an end; a second one, or one before there is anything to save, is an end.
 
-    def ask(number: int, frame: object) -> None:
-        if asked.is_set():
+    The loop asks between steps, so that what it saves is whole.
+    """
+
+    def __init__(self) -> None:
+        self.saving = False
+        self._asked = False
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def handle(self, number: int, frame: object) -> None:
+        """What Python calls at a signal."""
+        if self._asked or not self.saving:
             raise KeyboardInterrupt
-        asked.set()
+        self._asked = True
 
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Signals]:
+    signals = _Signals()
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
-        yield asked.is_set
+        yield signals
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signals.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked.is_set
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

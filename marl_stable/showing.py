@@ -11,16 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from marl_stable import configs
-from marl_stable.config import EnvConfig
+from marl_stable.config import EnvConfig, require
 from marl_stable.envs import catalog
 from marl_stable.evaluation import play, summarize
 from marl_stable.folder import RunFolder
 from marl_stable.policy import Policy, load_agent
 from marl_stable.report.animation import write_animation
-from marl_stable.types import EnvSpec, PerGroup, UsageError
+from marl_stable.types import EnvironmentFailure, EnvSpec, PerGroup, UsageError
 
 COPIES = 32  # of an environment in Python; more would cost more to build than they save
 FALLBACK_FPS = 10.0
+MOST_STEPS = 1_000  # of an episode that is drawn; one that never ends must not fill the memory
 
 
 def evaluate(
@@ -36,8 +37,7 @@ def evaluate(
 
     Raises UsageError where the environment's groups or spaces are not those of the run.
     """
-    if episodes < 1:
-        raise UsageError(f"episodes is {episodes}; it must be at least 1.")
+    _require_playable(episodes, seed)
     env_config = _env_config(run, env_id, env_kwargs)
     loaded = load_agent(run, checkpoint)
     copies = min(episodes, COPIES if env_config.num_envs == "auto" else max(COPIES, int(env_config.num_envs)))
@@ -72,19 +72,30 @@ def render(
     run: Path,
     output: Path,
     env_id: str | None = None,
+    env_kwargs: dict[str, Any] | None = None,
     episodes: int = 3,
     seed: int = 0,
     checkpoint: str | None = None,
 ) -> None:
     """Write greedy episodes as an animation. Raises UsageError where the environment cannot be drawn."""
-    config = _env_config(run, env_id, None)
+    _require_playable(episodes, seed)
+    config = _env_config(run, env_id, env_kwargs)
     policy = Policy(load_agent(run, checkpoint))
     env = catalog.make_single(config.id, config.kwargs, render_mode="rgb_array")
     fps = float(getattr(env, "metadata", {}).get("render_fps", FALLBACK_FPS))
     try:
         write_animation(_frames(env, policy, episodes, seed, config.id), output, fps)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise EnvironmentFailure(f"{config.id} failed while it was drawn: {type(error).__name__}: {error}") from error
     finally:
         env.close()
+
+
+def _require_playable(episodes: int, seed: int) -> None:
+    require(episodes > 0, "episodes", episodes, "at least 1")
+    require(0 <= seed < 2**31, "seed", seed, "a whole number from 0 to 2147483647")
 
 
 def _frames(env: Any, policy: Policy, episodes: int, seed: int, env_id: str) -> Iterator[NDArray[np.uint8]]:
@@ -94,11 +105,11 @@ def _frames(env: Any, policy: Policy, episodes: int, seed: int, env_id: str) -> 
         observations, _ = env.reset(seed=seed + episode)
         policy.reset()
         yield _frame(env, env_id)
-        while env.agents:
+        for _ in range(MOST_STEPS):
             rows = {agent: flatten(env.observation_space(agent), obs) for agent, obs in observations.items()}
             observations, _, terminated, truncated, _ = env.step(policy(rows))
             yield _frame(env, env_id)
-            if all(terminated[agent] or truncated[agent] for agent in terminated):
+            if not env.agents or all(terminated[agent] or truncated[agent] for agent in terminated):
                 break
 
 

@@ -144,14 +144,16 @@ def figures(run: Training, stats: Stats, observer: Observer) -> dict[str, float]
         incidents += repeated_actions(run.detector, run, found)
     for incident in incidents:
         observer.happened(incident)
-    refused = sum(sum(v) for tag in ("actor", "critic") for v in found.pop(f"non_finite/{tag}").values())
-    found.pop("sameness", None)
-    row = {"seconds": run.seconds} | ({"stability/non_finite_updates": refused} if run.watched else {})
+    row = {"seconds": run.seconds}
+    if run.watched:
+        shares = [_joined(found[f"non_finite/{network}"]) for network in NETWORKS]
+        row["stability/non_finite_share"] = _mean([share for rows in shares for share in rows])
     for tag, groups in found.items():
-        parts = {name: sum(values) / len(values) for name, values in groups.items()}
-        row[tag] = sum(parts.values()) / len(parts)
-        if len(parts) > 1:
-            row |= {f"{tag}/{name}": value for name, value in parts.items()}
+        if tag in NOT_LOGGED:
+            continue
+        row[tag] = _mean(_joined(groups))  # over agents, where a figure is one per agent
+        if len(groups) > 1:
+            row |= {f"{tag}/{name}": _mean(values) for name, values in groups.items()}
     return row
 
 
@@ -197,7 +199,7 @@ def histograms(run: Training) -> dict[str, list[int]]:
 def non_finite_updates(run: Training, found: Host, action: str) -> list[Incident]:
     """One incident per network (and agent, where agents have their own) whose gradients were not finite."""
     incidents = []
-    for network in ("actor", "critic"):
+    for network in NETWORKS:
         for group in run.envs.spec.groups:
             for row, share in enumerate(rows := found[f"non_finite/{network}"][group.name]):
                 if share > 0:
@@ -218,6 +220,8 @@ def repeated_actions(detector: RepeatedAction, run: Training, found: Host) -> li
     return detector(run.steps, dict(zip(names, by_agent["sameness"], strict=True)), evidence)
 
 
+NETWORKS = ("actor", "critic")
+NOT_LOGGED = ("non_finite/actor", "non_finite/critic", "sameness")  # they become incidents
 EVIDENCE = ("actions/saturation", "actions/repeat_ratio", "actions/responsiveness")
 Host = dict[str, dict[str, list[float]]]
 """tag -> group -> numbers."""
@@ -300,6 +304,10 @@ class EpisodeStatistics:
 def is_due(every: int, before: int, now: int) -> bool:
     """Whether a multiple of `every` lies in (before, now]; never for 0."""
     return every > 0 and before // every != now // every
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _joined(groups: dict[str, list[float]]) -> list[float]:

@@ -24,9 +24,9 @@ FLOORS = {
     **dict.fromkeys(("types", "config"), 0),
     **dict.fromkeys(("returns", "normalize", "networks", "optim", "buffers"), 1),
     **dict.fromkeys(("agents", "envs", "monitor", "configs"), 2),
-    **dict.fromkeys(("report", "checkpoint", "training"), 3),
-    **dict.fromkeys(("investigate",), 4),
-    **dict.fromkeys(("run",), 5),
+    **dict.fromkeys(("report", "checkpoint", "folder", "evaluation", "training", "profile", "provenance"), 3),
+    **dict.fromkeys(("investigate", "observer", "policy"), 4),
+    **dict.fromkeys(("run", "showing"), 5),
     **dict.fromkeys(("__init__", "cli", "__main__"), 6),
 }
 STRANGERS = {"agents": {"envs"}, "monitor": {"agents", "envs"}}  # room: rooms it must not know

@@ -17,7 +17,7 @@ class ActorCriticConfig(AlgoConfig):
 
     gamma: float | Literal["auto"] = "auto"
     """Discount per step. auto: 1 - 1.25/horizon, at most 0.995, from the length of random episodes."""
-    lr: float = 2e-3
+    lr: float = 5e-3
     """Step size of Adam, actor and critic. Too large: saturated actions, diverging critic; too small: no learning."""
     actor_lr: float | None = None
     """Step size of the actor; unset: `lr`."""
@@ -27,8 +27,8 @@ class ActorCriticConfig(AlgoConfig):
     """Agents of a group share one actor that is told which agent it is; off: one actor each."""
     max_grad_norm: float | Literal["adaptive"] | None = "adaptive"
     """Limit of the gradient's L2 norm, per network and agent. adaptive: follows the run's own recent norms."""
-    lr_schedule: Literal["constant", "linear", "cosine", "kl"] = "constant"
-    """How the step size moves over the run. kl: halved when updates move the policy too far, raised when too little,
+    lr_schedule: Literal["constant", "linear", "cosine", "kl"] = "linear"
+    """How the step size moves over the run; linear and cosine take the entropy bonus down as well. kl: halved when updates move the policy too far, raised when too little,
     never above `lr`."""
     normalize_obs: bool = True
     """Running normalisation of observations, robust to outliers, frozen within an iteration."""

@@ -134,7 +134,7 @@ class GroupLearner:
         """Means over the update's steps; observation statistics move on only now, between updates."""
         self.take_in(self.rollout.obs[:-1].flatten(0, 1), self.rollout.alive.flatten(0, 1))
         self.rollout.clear()
-        means = {tag: torch.stack([step[tag] for step in losses]).mean(0) for tag in losses[0]}
+        means = {tag: torch.stack([step[tag] for step in losses]).float().mean(0) for tag in losses[0]}
         norms = self.actor_optimizer.weight_norm().square().sum() + self.critic_optimizer.weight_norm().square().sum()
         return means | {"weights/norm": norms.sqrt()}
 
@@ -192,9 +192,9 @@ def _optimizer(network: nn.Module, rows: int, c: MAPPOConfig, refuse: bool) -> G
 
 
 def _step_stats(name: str, step: StepStats) -> dict[str, Tensor]:
-    """Gradient norm and clipped share, means over rows; non-finite steps stay by row `(R,)`, to name the agent."""
+    """Gradient norm, clipped and non-finite shares of a step, `(R,)`: by row, to name the agent."""
     return {
-        f"grad_norm/{name}": step.norm.mean(),
-        f"grad_norm/{name}_clipped_fraction": step.clipped.mean(),
+        f"grad_norm/{name}": step.norm,
+        f"grad_norm/{name}_clipped_fraction": step.clipped,
         f"non_finite/{name}": step.non_finite,
     }

@@ -15,6 +15,7 @@ from marl_stable.networks.heads import Distribution
 from marl_stable.normalize import robust
 
 ADVANTAGE_WINSOR = 5.0  # robust deviations
+POLICY_STATS = ("losses/actor", "losses/entropy", "losses/approx_kl", "losses/clip_fraction")
 
 
 class Batch(NamedTuple):
@@ -55,13 +56,9 @@ def policy_loss(
     loss = -masked_mean(objective, batch.alive, share)
     with torch.no_grad():
         clipped = ((ratio - 1).abs() > clip_coef).to(ratio.dtype)
-        stats = {
-            "losses/actor": -masked_mean(gain, batch.alive, share=True),
-            "losses/entropy": masked_mean(entropy, batch.alive, share=True),
-            "losses/approx_kl": masked_mean(ratio - 1 - log_ratio, batch.alive, share=True),
-            "losses/clip_fraction": masked_mean(clipped, batch.alive, share=True),
-        }
-    return loss, stats
+        seen = torch.stack([-gain, entropy, ratio - 1 - log_ratio, clipped]) * batch.alive  # (4, B, A)
+        means = seen.sum((1, 2)) / batch.alive.sum().clamp_min(1)
+    return loss, dict(zip(POLICY_STATS, means.unbind(), strict=True))
 
 
 def value_loss(value: Tensor, batch: Batch, clip_value: float | None, share: bool) -> Tensor:

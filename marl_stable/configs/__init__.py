@@ -35,7 +35,7 @@ def read_preset(name: str) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UsageError(f"preset file {name!r} does not exist; `marl-stable presets` lists the shipped ones.")
-        return parse(path.read_text(encoding="utf-8"), name)
+        return parse(_text(path), name)
     known = presets()
     if name not in known:
         raise unknown("preset", name, known, f"Known: {', '.join(known)}; or give a file that ends in .yaml.")
@@ -63,7 +63,14 @@ def read_run(file: Path) -> RunConfig:
     """The configuration that a run folder keeps in `config.yaml`; UsageError where it is missing or malformed."""
     if not file.is_file():
         raise UsageError(f"{str(file)!r} is missing; restore it from a copy of the run.")
-    return resolve(parse(file.read_text(encoding="utf-8"), str(file)))
+    return resolve(parse(_text(file), str(file)))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{str(file)!r} cannot be read as text ({error}); give a YAML file in UTF-8.") from error
 
 
 def write(config: RunConfig) -> str:

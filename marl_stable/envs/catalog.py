@@ -56,10 +56,18 @@ def ids() -> list[tuple[str, str]]:
     return particle + mpe2 + list(FORMS.items())
 
 
+def require_known(env_id: str) -> None:
+    """Refuse an id that names nothing, as far as its text tells; imports nothing, so it takes no time."""
+    family, _, name = env_id.partition("/")
+    shipped = {"particle": PARTICLE, "mpe2": MPE2}
+    if not (_is_factory(env_id) or (family == "gymnasium" and name) or name in shipped.get(family, ())):
+        raise _unknown_id(env_id)
+
+
 def resolve_num_envs(config: EnvConfig) -> int:
     """The number of copies that `env.num_envs` means; `auto` depends on where the environment is computed.
 
-    Raises UsageError for an id that names nothing.
+    Raises UsageError for a factory that cannot be loaded.
     """
     if config.num_envs != "auto":
         return config.num_envs

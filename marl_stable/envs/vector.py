@@ -196,4 +196,5 @@ def _moves_of(actions: dict[str, Tensor]) -> list[Moves]:
 
 
 def _in_words(error: Exception) -> str:
-    return str(error) if isinstance(error, EnvironmentFailure) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, EnvironmentFailure) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())

@@ -51,7 +51,7 @@ class Actor(nn.Module):
     """Policies of a group: observations to a distribution over actions, and raw actions to the environment's units."""
 
     low: Tensor  # (D,) bounds of Box actions
-    span: Tensor  # (D,) high - low
+    high: Tensor
 
     def __init__(
         self, group: Group, config: NetworkConfig, share: bool, squash: bool, generator: torch.Generator
@@ -65,7 +65,7 @@ class Actor(nn.Module):
         if not isinstance(group.action, Discrete):
             low, high = torch.tensor(group.action.low), torch.tensor(group.action.high)
             self.register_buffer("low", low, persistent=False)
-            self.register_buffer("span", high - low, persistent=False)
+            self.register_buffer("high", high, persistent=False)
             lead = () if share else (agents,)  # optimiser rows are agents, so a private deviation has their axis
             self.free_log_std = nn.Parameter(torch.full((*lead, outputs), free_log_std(INITIAL_LOG_STD)))
 
@@ -82,8 +82,8 @@ class Actor(nn.Module):
         if isinstance(self.action, Discrete):
             return raw
         if self.squash:
-            return self.low + self.span * (0.5 * (torch.tanh(raw) + 1))
-        return torch.minimum(torch.maximum(raw, self.low), self.low + self.span)
+            return torch.lerp(self.low, self.high, 0.5 * (torch.tanh(raw) + 1))  # exact at both ends, and never beyond
+        return torch.minimum(torch.maximum(raw, self.low), self.high)
 
     def canonical(self, raw: Tensor) -> Tensor:
         """Raw actions with the bounds at -1 and 1; discrete ones as they are."""
@@ -91,7 +91,7 @@ class Actor(nn.Module):
             return raw
         if self.squash:
             return torch.tanh(raw)
-        return 2 * (self.to_env(raw) - self.low) / self.span - 1
+        return 2 * (self.to_env(raw) - self.low) / (self.high - self.low) - 1
 
 
 class CentralCritic(nn.Module):

@@ -49,7 +49,8 @@ class Categorical:
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
-        self.log_probs = torch.log_softmax(logits, dim=-1)  # (..., n)
+        # (..., n), computed with actions first: over a short last axis torch's kernel is three times slower
+        self.log_probs = torch.log_softmax(logits.movedim(-1, 0).contiguous(), dim=0).movedim(0, -1)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """`(...)` int64, by the Gumbel trick: multinomial would wait for the device."""
@@ -114,7 +115,8 @@ class SquashedGaussian(Gaussian):
         return super().log_prob(action) - log_slope(action).sum(dim=-1)
 
     def entropy(self) -> Tensor:
-        """`(...)` nats: the normal's entropy plus E[ln tanh'(u)], by quadrature: exact to 1e-2, without noise."""
+        """`(...)` nats: the normal's entropy plus E[ln tanh'(u)], by quadrature, without noise: exact to 1e-2
+        up to a deviation of 1, to 0.1 up to 2."""
         std = self.log_std.exp()
         slope = sum(w * log_slope(self.mean + x * std) for x, w in zip(_NODES, _WEIGHTS, strict=True))
         return super().entropy() + slope.sum(dim=-1)  # type: ignore[union-attr]

@@ -1,12 +1,15 @@
-"""Writing files that survive full disks and killed processes: all at once, or record by record."""
+"""Writing files that survive full disks, killed processes and strict readers: all at once, or record by record."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 def replace_file(path: Path, content: Iterable[bytes]) -> None:
@@ -23,6 +26,11 @@ def replace_file(path: Path, content: Iterable[bytes]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON that every reader takes: NaN and infinities, which JSON does not have, are null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 class RecordFile:
@@ -52,6 +60,14 @@ class RecordFile:
                 with contextlib.suppress(OSError):
                     file.truncate(end)
                 raise
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_all(file: io.FileIO, data: bytes) -> None:

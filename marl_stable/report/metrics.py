@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from marl_stable.report.files import RecordFile
@@ -32,24 +32,25 @@ class MetricsFile:
     def write(self, row: Mapping[str, float | int]) -> None:
         """Add one row; `row` has `steps` and any of `seconds` and the tags. Raises OSError."""
         values = {_one_line(tag): value for tag, value in row.items()}
-        known = self._columns or FIRST_COLUMNS
-        if new := [tag for tag in values if tag not in known]:
-            known = (*known, *new)
-        if known != self._columns:
-            self._widen(known)
+        self._make_room(values)
         cells = (_text(values[tag]) if tag in values else "" for tag in self._columns)
         self._file.append(f"{','.join(cells)}\n".encode())
 
     def amend(self, row: Mapping[str, float | int]) -> None:
         """Fill in cells of the row of step `row["steps"]`, the last one. Raises OSError."""
         values = {_one_line(tag): value for tag, value in row.items()}
-        if new := [tag for tag in values if tag not in self._columns]:
-            self._widen((*self._columns, *new))
+        self._make_room(values)
         rows = list(_rows(self._file.path, len(self._columns)))
         if rows and _steps(rows[-1]) == row["steps"]:
             cells = dict(zip(self._columns, rows[-1].decode().rstrip("\n").split(","), strict=True))
             cells |= {tag: _text(value) for tag, value in values.items()}
             self._file.begin(_header(self._columns), (*rows[:-1], f"{','.join(cells.values())}\n".encode()))
+
+    def _make_room(self, tags: Iterable[str]) -> None:
+        known = self._columns or FIRST_COLUMNS
+        columns = (*known, *(tag for tag in tags if tag not in known))
+        if columns != self._columns:
+            self._widen(columns)
 
     def _widen(self, columns: tuple[str, ...]) -> None:
         rows = _rows(self._file.path, len(self._columns)) if self._columns else ()
@@ -61,10 +62,14 @@ class MetricsFile:
         columns = _read_columns(self._file.path)
         if columns[:2] != FIRST_COLUMNS:  # a run killed while it wrote the header has no rows to keep
             return
-        kept = (row for row in _rows(self._file.path, len(columns)) if _steps(row) <= keep_until)
-        undone = [undo is not None and tag.startswith(undo) for tag in columns]
-        self._file.begin(_header(columns), (_emptied(r, undone) if _steps(r) == keep_until else r for r in kept))
-        self._columns = columns
+        rows = [row[:-1].split(b",") for row in _rows(self._file.path, len(columns)) if _steps(row) <= keep_until]
+        for row in rows:
+            if undo is not None and _number(row[0]) == keep_until:
+                row[:] = [b"" if tag.startswith(undo) else cell for tag, cell in zip(columns, row, strict=True)]
+        # A column that has lost all its values has not appeared yet: tags stand in the order of their first value.
+        used = [i for i, tag in enumerate(columns) if tag in FIRST_COLUMNS or any(row[i] for row in rows)]
+        self._columns = tuple(columns[i] for i in used)
+        self._file.begin(_header(self._columns), (b",".join(row[i] for i in used) + b"\n" for row in rows))
 
 
 def read_metrics(path: Path) -> dict[str, list[float]]:
@@ -107,11 +112,6 @@ def _header(columns: Sequence[str]) -> bytes:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(columns)
     return line.getvalue().encode()
-
-
-def _emptied(row: bytes, undone: Sequence[bool]) -> bytes:
-    cells = row[:-1].split(b",")
-    return b",".join(b"" if empty else cell for cell, empty in zip(cells, undone, strict=True)) + b"\n"
 
 
 def _one_line(tag: str) -> str:

@@ -1,0 +1,1 @@
+"""Scripts that measure: learning, ablations, speed, and the demo. Their tables are committed beside them."""

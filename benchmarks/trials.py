@@ -1,0 +1,82 @@
+"""Trainings of a benchmark, each done once: results are appended to a file of JSON lines and found there again.
+
+A script can be stopped and started anew, and its table is made from the file alone.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import marl_stable as ms
+from marl_stable.provenance import git_commit, versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Trial(NamedTuple):
+    """One training: what it is called, the task, the seed, and its flags (as for `ms.train`)."""
+
+    variant: str
+    task: str
+    seed: int
+    flags: dict[str, Any]
+
+    def key(self) -> tuple[Any, ...]:
+        """What makes it the same trial."""
+        return (self.variant, self.task, self.seed, self.flags["total_steps"])
+
+
+def run_missing(trials: Iterable[Trial], file: Path, measure: Callable[[ms.Run], dict[str, Any]]) -> None:
+    """Train what `file` does not hold yet, and append what `measure` finds in each run."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    done = {entry_key(entry) for entry in read(file)}
+    for trial in trials:
+        if trial.key() in done:
+            continue
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            run = ms.train(**trial.flags, seed=trial.seed, run_dir=str(Path(folder) / "run"), quiet=True)
+            found = measure(run)
+        entry = {
+            "variant": trial.variant,
+            "task": trial.task,
+            "seed": trial.seed,
+            "total_steps": trial.flags["total_steps"],
+            "flags": trial.flags,
+            **found,
+            "seconds": round(time.perf_counter() - began, 1),
+            "commit": git_commit(),
+            "versions": versions(),
+        }
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(entry) + "\n")
+        print(f"{trial.variant} {trial.task} seed {trial.seed}: {found} in {entry['seconds']} s", flush=True)
+
+
+def read(file: Path) -> Iterator[dict[str, Any]]:
+    """All entries of a results file."""
+    if file.exists():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            yield json.loads(line)
+
+
+def entry_key(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """:meth:`Trial.key` of an entry."""
+    return (entry["variant"], entry["task"], entry["seed"], entry["total_steps"])
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """95% bootstrap interval of the interquartile mean over seeds (Agarwal et al. 2021)."""
+    from scipy.stats import trim_mean
+
+    draws = np.random.default_rng(0).choice(values, (2000, len(values)))
+    low, high = np.percentile(trim_mean(draws, 0.25, axis=1), [2.5, 97.5])
+    return float(low), float(high)

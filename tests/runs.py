@@ -1,0 +1,107 @@
+"""Runs so small that they take a fraction of a second, and what there is to compare of two of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from marl_stable.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Eight copies whose episodes last five steps; an iteration is six steps of each, so that batches cut episodes.
+TINY = {
+    "--env.num-envs": "8",
+    "--env.kwargs": '{"max_cycles": 5}',
+    "--algo.batch-size": "48",
+    "--algo.num-minibatches": "2",
+    "--algo.update-epochs": "2",
+    "--algo.network.hidden": "8",
+    "--eval-every": "96",
+    "--eval-episodes": "8",
+    "--checkpoint-every": "96",
+    "--total-steps": "240",
+}
+
+
+def words(run: Path, *more: str) -> list[str]:
+    """The arguments of a tiny training; what is in `more` wins."""
+    return ["train", *(word for pair in TINY.items() for word in pair), "--run-dir", str(run), *more]
+
+
+def train(run: Path, *more: str) -> int:
+    """Train in this process; the exit code."""
+    return main(words(run, *more))
+
+
+def start(*arguments: str, cwd: Path | None = None, **options: Any) -> subprocess.Popen[str]:
+    """`python -m marl_stable ...` as a process of its own."""
+    options = {"env": os.environ, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    options["env"] = options["env"] | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error", "-m", "marl_stable", *arguments]
+    return subprocess.Popen(command, cwd=cwd, text=True, **options)
+
+
+def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(run / "checkpoints" / f"{name}.pt", weights_only=True)
+    return state
+
+
+def networks(run: Path, name: str = "last") -> dict[str, Any]:
+    """The weights, group by group."""
+    state = checkpoint(run, name)
+    learning = state["policy"] if name == "best" else state["training"]["agent"]["learning"]
+    return {group: {part: parts[part] for part in ("actor", "critic")} for group, parts in learning["groups"].items()}
+
+
+def metadata(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "metadata.json").read_text())
+    return found
+
+
+def incidents(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "incidents.jsonl").read_text().splitlines()]
+
+
+def rows(run: Path) -> list[list[str]]:
+    """metrics.csv as text, header first, without the columns that tell the time."""
+    with (run / "metrics.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    kept = [i for i, tag in enumerate(lines[0]) if tag not in ("seconds", "charts/steps_per_second")]
+    return [[line[i] for i in kept] for line in lines]
+
+
+def assert_equal(left: Any, right: Any, place: str = "") -> None:
+    """Bit for bit, through nested dictionaries and lists of tensors and plain values."""
+    assert type(left) is type(right), place
+    if isinstance(left, torch.Tensor):
+        assert (left.dtype, left.shape) == (right.dtype, right.shape), place
+        assert left.cpu().numpy().tobytes() == right.cpu().numpy().tobytes(), place
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), place
+        for key in left:
+            assert_equal(left[key], right[key], f"{place}/{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), place
+        for i, (one, other) in enumerate(zip(left, right, strict=True)):
+            assert_equal(one, other, f"{place}/{i}")
+    else:
+        assert left == right, place
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    """Everything that a resumed run promises to share with the uninterrupted one."""
+    states = [checkpoint(left), checkpoint(right)]
+    for state in states:
+        del state["training"]["seconds"]
+    assert_equal(*states)
+    assert rows(left) == rows(right)
+    assert incidents(left) == incidents(right)
+    assert metadata(left)["returns"] == metadata(right)["returns"]
