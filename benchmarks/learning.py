@@ -90,10 +90,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algo", default="mappo")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--only", default="", help="tasks whose name contains this")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
     if not asked.table:
-        run_missing(trials(asked.algo, range(1, asked.seeds + 1)), FILE, measure)
+        chosen = [trial for trial in trials(asked.algo, range(1, asked.seeds + 1)) if asked.only in trial.task]
+        run_missing(chosen, FILE, measure)
     TABLE.write_text(table(), encoding="utf-8")
     print(table())
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from marl_stable import configs, flags
 from marl_stable.agents.config import ALGORITHMS
-from marl_stable.config import RunConfig, override, unknown
+from marl_stable.config import RunConfig, unknown
 from marl_stable.envs import catalog
 from marl_stable.report.files import to_json
 from marl_stable.types import EnvironmentFailure, UsageError
@@ -133,12 +133,12 @@ def train_config(words: list[str]) -> RunConfig:
     if words and not words[0].startswith("-"):
         layers.append(configs.read_preset(words[0]))
         words = words[1:]
-    algorithm = flags.find(words, "--algo", "--algo.name")  # it decides which flags there are
-    base = configs.resolve(*layers, {"algo": {"name": algorithm}} if algorithm else {})
-    _explain_if_asked(words, base, "train")
-    others, layer = flags.read(words, base, "train")
+    algorithm, measures = flags.find(words, "--algo.name"), flags.find(words, "--measures")
+    first = {"algo": {"name": algorithm}} if algorithm else {}  # it decides which flags there are
+    base = configs.resolve(*layers, first | ({"measures": measures} if measures else {}))
+    others, config = _read(words, base, "train")
     _refuse(others, "train")
-    return configs.resolve(*layers, layer)
+    return config
 
 
 def evaluate(words: list[str]) -> int:
@@ -213,15 +213,7 @@ def _list(command: str, words: list[str], entries: dict[str, str]) -> int:
 
 def _read(words: list[str], defaults: Asked, command: str) -> tuple[list[str], Asked]:
     """The words that are no flags, and `defaults` with the flags."""
-    _explain_if_asked(words, defaults, command)
-    others, layer = flags.read(words, defaults, command)
-    return others, override(defaults, layer)
-
-
-def _explain_if_asked(words: list[str], config: Any, command: str) -> None:
-    if "-h" in words or "--help" in words:
-        flags.explain(f"{command} {COMMANDS[command][1]}", config)
-        raise SystemExit(0)
+    return flags.read(words, defaults, command, COMMANDS[command][1])
 
 
 def _run_folder(others: list[str], command: str) -> Path:

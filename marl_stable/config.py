@@ -209,6 +209,17 @@ def leaves(base: Any) -> Iterator[tuple[str, Any]]:
             yield f.name, value
 
 
+def kinds(base: Any) -> Iterator[tuple[str, Any]]:
+    """Every (dotted key, annotated type) of a configuration, in the order of the fields."""
+    hints = get_type_hints(type(base))
+    for f in fields(base):
+        value = getattr(base, f.name)
+        if is_dataclass(value):
+            yield from ((f"{f.name}.{name}", kind) for name, kind in kinds(value))
+        else:
+            yield f.name, hints[f.name]
+
+
 def to_dict(base: Any) -> dict[str, Any]:
     """The configuration as plain nested dictionaries, as it is written to YAML; unset (None) overrides left out."""
     plain: dict[str, Any] = {}

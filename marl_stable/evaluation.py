@@ -47,8 +47,9 @@ def play_unless(
 ) -> Episodes | None:
     """Play `episodes` from `seed`, the same number in every copy (one more in the first ones).
 
-    A fixed quota per copy, since taking the first N that end would prefer short episodes. Episodes still running after
-    `max_steps` of their copy count as they stand. None where `interrupted` said so.
+    A fixed quota per copy, since taking the first N that end would prefer short episodes. A copy's first episode counts
+    as it stands after `max_steps`, where nobody knows whether it would ever end; a later one that is cut off then does
+    not count. None where `interrupted` said so.
     """
     spec, copies = env.spec, env.num_envs
     quota = [episodes // copies + (copy < episodes % copies) for copy in range(copies)]
@@ -63,9 +64,11 @@ def play_unless(
         tally.add(step.reward)
         last = t == max_steps - 1
         if last or step.next_obs is not step.obs:
-            for copy in range(copies) if last else torch.nonzero(step.done).flatten().tolist():
+            for copy, over in enumerate(step.done.tolist()):
+                if not over and not (last and tally.length[copy] == max_steps):
+                    continue
                 total, length = tally.take(copy)
-                if quota[copy] > 0 and length > 0:
+                if quota[copy] > 0:
                     quota[copy] -= 1
                     returns.append(total)
                     lengths.append(length)

@@ -1,125 +1,130 @@
-"""The command line of a configuration: its flags, read from words and explained. Imports no torch.
+"""The command line of a configuration, made by tyro from its dataclasses. The one file that knows tyro; no torch here.
 
-Every field of a dataclass is a flag; the key `a.b_c` is `--a.b-c`. Values go through `config.convert`, like those of
-presets and of Python, so a mistake is refused with the same sentence wherever it is made.
+Every field is a flag: the key `a.b_c` is `--a.b-c`, its values are those of `config.convert`, like those of presets and
+of Python, and its text below the field is its help. A mistake is one sentence, wherever it was made.
 """
 
 from __future__ import annotations
 
-import ast
-import inspect
 import itertools
 import json
-import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NoReturn, TypeVar
 
-from marl_stable.config import convert, describe, unknown
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from marl_stable.config import convert, describe, kinds, unknown
 from marl_stable.types import UsageError
 
-SHORT = {"--algo.name": "--algo", "--env.id": "--env", "--output": "-o"}
+Asked = TypeVar("Asked")
+
+SHORT = {"--algo": "--algo.name", "--env": "--env.id", "-o": "--output"}
 """Flags that go by a shorter name as well."""
+SWITCHED = ("on", "off", "true", "false")
 
 
-class Flag(NamedTuple):
-    """One field of a configuration as it is typed."""
+class _Unfit(Exception):
+    """A value that is not of its flag's type; tyro does not say whose it was."""
 
-    key: str  # dotted, with underscores
-    wanted: Any  # its type
-    default: Any
-
-    @property
-    def name(self) -> str:
-        """The key as a flag."""
-        return "--" + self.key.replace("_", "-")
+    def __init__(self, text: str, wanted: Any) -> None:
+        super().__init__(text)
+        self.text, self.wanted = text, wanted
 
 
-def read(words: Sequence[str], config: Any, command: str) -> tuple[list[str], dict[str, Any]]:
-    """The words that are no flags, and the flags as nested keys for `config.override`.
+def read(words: Sequence[str], defaults: Asked, command: str, usage: str) -> tuple[list[str], Asked]:
+    """The words that are no flags, and `defaults` with the flags. With `--help`, prints it and raises SystemExit.
 
-    A switch, a boolean outside of sections, may stand without its value. Raises UsageError for a flag that `config`
-    does not have, with the nearest that it has, and for a value that is missing or does not fit.
+    A switch, a boolean outside of sections, may stand without its value. Raises UsageError for a flag that there is
+    not, with the nearest that there are, and for a value that is missing or does not fit.
     """
-    known = {flag.name: flag for _, _, flags in sections(config) for flag in flags}
-    known |= {short: known[name] for name, short in SHORT.items() if name in known}
-    others: list[str] = []
-    layer: dict[str, Any] = {}
-    waiting = deque(words)
-    while waiting:
-        name, equals, value = waiting.popleft().partition("=")
-        if not name.startswith("-"):
-            others.append(name + equals + value)
-            continue
-        flag = known.get(name.replace("_", "-"))
-        if flag is None:
-            raise unknown("flag", name, known, f"`marl-stable {command} --help` lists them.")
-        *path, key = flag.key.split(".")
-        place = layer
-        for section in path:
-            place = place.setdefault(section, {})
-        place[key] = convert(value if equals else _value_after(flag, waiting), flag.wanted, flag.name)
-    return others, layer
+    known = {"--" + key.replace("_", "-"): kind for key, kind in kinds(defaults)}
+    spelt = [part for word in words for part in _long(word)]
+    complete = [part for i in range(len(spelt)) for part in _with_value(spelt, i, known, command)]
+    try:
+        asked, others = tyro.cli(
+            type(defaults),
+            prog=f"marl-stable {command}",
+            description=f"marl-stable {command} {usage}\n\n{type(defaults).__doc__}",
+            default=defaults,
+            args=complete,
+            return_unknown_args=True,
+            registry=_one_rule(),
+            config=(tyro.conf.FlagConversionOff,),
+        )
+    except _Unfit as unfit:
+        _refuse(complete, unfit)
+    return others, asked
 
 
-def find(words: Sequence[str], *names: str) -> str | None:
-    """The last value given to a flag called one of `names`, read before it is known which other flags there are."""
-    found = None
-    for word, following in itertools.zip_longest(words, words[1:]):
-        name, equals, value = word.partition("=")
-        if name in names:
-            found = value if equals else following
-    return found
+def find(words: Sequence[str], name: str) -> str | None:
+    """The last value given to the flag `name`, read before it is known which other flags there are."""
+    spelt = [part for word in words for part in _long(word)]
+    values = [value for flag, value in itertools.pairwise(spelt) if flag == name]
+    return values[-1] if values else None
 
 
-def sections(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, list[Flag]]]:
-    """(dotted prefix, dataclass instance, its own flags) of `config` and of every section below it."""
-    hints = get_type_hints(type(config))
-    values = {f.name: getattr(config, f.name) for f in fields(config)}
-    yield (
-        prefix,
-        config,
-        [Flag(prefix + name, hints[name], value) for name, value in values.items() if not is_dataclass(value)],
-    )
-    for name, value in values.items():
-        if is_dataclass(value):
-            yield from sections(value, f"{prefix}{name}.")
+def _long(word: str) -> Iterator[str]:
+    """A word as flag and value apart, the flag by its long name."""
+    if not word.startswith("-"):
+        yield word
+        return
+    name, equals, value = word.partition("=")
+    name = SHORT.get(name, name)
+    yield name.replace("_", "-") if name.startswith("--") else name
+    if equals:
+        yield value
 
 
-def explain(usage: str, config: Any) -> None:
-    """Print what a command takes: the purpose of `config`, and each flag with its values, meaning and default."""
-    from rich.console import Group
-    from rich.padding import Padding
-    from rich.panel import Panel
-    from rich.text import Text
-
-    from marl_stable.report.console import open_console
-
-    console = open_console(sys.stdout)
-    console.print(Text(f"usage: marl-stable {usage}\n\n{inspect.getdoc(config)}\n"), soft_wrap=True)
-    for prefix, section, flags in sections(config):
-        texts = _texts_of_fields(type(section))
-        lines: list[Any] = [Text(f"{inspect.getdoc(section)}\n", style="dim")] if prefix else []
-        for flag in flags:
-            text = texts.get(flag.key.removeprefix(prefix), "")
-            lines.append(Text(f"{SHORT.get(flag.name, flag.name)} {_values(flag.wanted)}", style="bold"))
-            lines.append(Padding(f"{text} (default: {_as_typed(flag.default)})", (0, 0, 0, 6)))
-        console.print(Panel(Group(*lines), title=f"{prefix.rstrip('.')} options".strip(), title_align="left"))
+def _with_value(words: list[str], i: int, known: dict[str, Any], command: str) -> Iterator[str]:
+    """The i-th word, and `on` after a switch that has no value; `known`: flags and the types of their values."""
+    word, following = words[i], words[i + 1] if i + 1 < len(words) else "--"
+    yield word
+    if word in ("-h", "--help") or not word.startswith("-") or (i > 0 and words[i - 1] in known):
+        return
+    if word not in known:
+        names = [*known, *(short for short, long in SHORT.items() if long in known)]
+        raise unknown("flag", word, names, f"`marl-stable {command} --help` lists them.")
+    if known[word] is bool and "." not in word and following not in SWITCHED:
+        yield "on"
+    elif following.startswith("--"):
+        raise UsageError(f"{word} has no value; it must be {describe(known[word])}.")
 
 
-def _value_after(flag: Flag, waiting: deque[str]) -> str:
-    following = waiting[0] if waiting else "--"
-    if flag.wanted is bool and "." not in flag.key and following not in ("on", "off", "true", "false"):
-        return "on"
-    if following.startswith("--"):
-        raise UsageError(f"{flag.name} has no value; it must be {describe(flag.wanted)}.")
-    return waiting.popleft()
+def _one_rule() -> ConstructorRegistry:
+    """Every value is read by `config.convert`."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def by_convert(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        try:
+            words = describe(info.type)
+        except KeyError:  # a section
+            return None
+
+        def value(texts: list[str]) -> Any:
+            try:
+                return convert(texts[0], info.type, "")
+            except UsageError as error:
+                raise _Unfit(texts[0], info.type) from error
+
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=_short(words),
+            instance_from_str=value,
+            is_instance=lambda _: True,
+            str_from_instance=lambda instance: [_as_typed(instance)],
+        )
+
+    return registry
 
 
-def _values(wanted: Any) -> str:
-    """The values that a flag takes, shortly."""
-    words = describe(wanted)
+def _refuse(words: list[str], unfit: _Unfit) -> NoReturn:
+    flag = next((flag for flag, value in itertools.pairwise(words) if value == unfit.text), "a flag")
+    raise UsageError(f"{flag} is {unfit.text!r}; it must be {describe(unfit.wanted)}.") from unfit
+
+
+def _short(words: str) -> str:
     for long, short in (("a whole number", "INT"), ("a number", "FLOAT"), ("text", "TEXT"), (" or ", "|")):
         words = words.replace(long, short)
     return words
@@ -130,17 +135,4 @@ def _as_typed(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, tuple):
         return ",".join(str(item) for item in value)
-    return json.dumps(value) if isinstance(value, dict) else str(value).lower() if value is None else str(value)
-
-
-def _texts_of_fields(kind: type) -> dict[str, str]:
-    """What stands below each field of a dataclass in its source, those of its bases included."""
-    texts: dict[str, str] = {}
-    for base in reversed(kind.__mro__[:-1]):
-        (tree,) = ast.parse(inspect.getsource(base)).body
-        assert isinstance(tree, ast.ClassDef)
-        for pair in itertools.pairwise(tree.body):
-            match pair:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    texts[name] = " ".join(text.split())
-    return texts
+    return json.dumps(value) if isinstance(value, dict) else "none" if value is None else str(value)

@@ -123,5 +123,7 @@ def in_words(incident: Incident) -> str:
         evidence = ", ".join(f"{key.replace('_', ' ')} {value:.2f}" for key, value in incident.evidence.items())
         told = f"repeats one action ({incident.value:.0%} the same{'; ' + evidence if evidence else ''})"
         return f"at {incident.steps:,} steps {where} {told}."
+    if incident.kind == "replay_differs":
+        return f"at {incident.steps:,} steps {where} could not be replayed to where it was, and begins a new episode."
     done = {"skipped_update": "those updates were skipped", "none": "nothing was done"}[incident.action]
     return f"at {incident.steps:,} steps {incident.value:.1%} of gradients were not finite ({where}); {done}."

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-
 MOMENTS = ("m", "v", "m_weight", "v_weight")
 TINY = 1e-30  # keeps rows that have never moved from dividing zero by zero
 

@@ -134,11 +134,12 @@ def resume(path: Path, total_steps: int | None = None, quiet: bool = False) -> R
 def _reload(folder: RunFolder, total_steps: int | None, quiet: bool) -> tuple[Training, str | None]:
     """The training as its newest good checkpoint has it, and a warning where that is not `last.pt`."""
     config = replace(configs.read_run(folder.config), quiet=quiet)
+    ended = folder.metadata.get("status") == "finished" or total_steps not in (None, config.total_steps)
     config = config if total_steps is None else replace(config, total_steps=total_steps)
     device = _device(config.device)
     torch.set_num_threads(config.threads)
     state, warning = load_newest(folder.checkpoints, device)
-    if state["steps"] >= config.total_steps:
+    if ended and state["steps"] >= config.total_steps:  # else it was interrupted in its last evaluation
         where = f"{str(folder.path)!r} has {state['steps']} of {config.total_steps} steps"
         raise UsageError(f"{where}; add --total-steps to train longer.")
     envs, eval_env = _environments(config, device)
@@ -163,6 +164,8 @@ def _conduct(
     with Progress(config.total_steps, training.steps, config.quiet) as progress:
         observer = RunObserver(folder, progress, shown, resumed_at, None if _evaluated(training) else "eval/")
         observer.begin(training)
+        if resumed_at is None:
+            observer.save(training)  # a run killed before its first checkpoint can go on as well
         if warning:
             progress.warn(warning)
         for copy in training.envs.replay_differs:
@@ -174,8 +177,9 @@ def _conduct(
             signals.saving = True
             status = loop.train(training, observer, signals)
             observer.save(training)
-            if status == "finished" and not _evaluated(training):
-                evaluate(training, observer, signals)  # after saving: going on takes back what only the end calls for
+            # Evaluated after saving: going on takes back what only the end calls for.
+            if status == "finished" and not _evaluated(training) and not evaluate(training, observer, signals):
+                status = "interrupted"
         except EnvironmentFailure as error:
             status, reason = "stopped", str(error)
             observer.save(training)

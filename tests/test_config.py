@@ -60,6 +60,10 @@ OUT_OF_RANGE = [
 ]
 
 
+def typed(line: str) -> RunConfig:
+    return train_config(line.split())
+
+
 def values(config: Any) -> dict[str, Any]:
     return dict(leaves(config))
 
@@ -79,23 +83,29 @@ def different(wanted: Any, now: Any) -> str:
     return {int: "17", float: "0.125", str: "other"}[kind]
 
 
-FLAGS = [flag for _, _, flags in sections(RunConfig(algo=ALGORITHMS["mappo"]())) for flag in flags]
+FLAGS = [
+    flag
+    for _, _, flags in sections(RunConfig(algo=ALGORITHMS["mappo"]()))
+    for flag in flags
+    if flag.key != "measures"  # which is there to change others
+]
 
 
 @pytest.mark.parametrize("flag", FLAGS, ids=[flag.name for flag in FLAGS])
-@pytest.mark.parametrize("written", ["{0} {1}", "{0}={1}", "{2} {1}"], ids=["space", "equals", "underscores"])
-def test_every_field_is_a_flag_that_changes_it_and_nothing_else(flag: Any, written: str) -> None:
+def test_every_field_is_a_flag_that_changes_it_and_nothing_else(flag: Any) -> None:
     text = OTHER.get(flag.key) or different(flag.wanted, flag.default)
     underscores = "--" + flag.name[2:].replace("-", "_")
-    before, after = train_config([]), train_config(written.format(flag.name, text, underscores).split(" ", 1))
-    assert {key for key in values(before) if values(before)[key] != values(after)[key]} == {flag.key}
-    assert values(after)[flag.key] == convert(text, flag.wanted, flag.name)
+    before = values(train_config([]))
+    for words in ([flag.name, text], [f"{flag.name}={text}"], [underscores, text]):
+        after = values(train_config(words))
+        assert {key for key in before if before[key] != after[key]} == {flag.key}
+        assert after[flag.key] == convert(text, flag.wanted, flag.name)
 
 
 @pytest.mark.parametrize(("line", "said"), OUT_OF_RANGE, ids=[line for line, _ in OUT_OF_RANGE])
 def test_what_is_out_of_range_is_refused_by_name_value_and_remedy(line: str, said: str) -> None:
     with pytest.raises(UsageError) as refused:
-        train_config(line.split())
+        typed(line)
     assert said in str(refused.value)
     flags = dict(zip(line.split()[::2], line.split()[1::2], strict=True))
     keywords = {flag[2:].replace("-", "_").replace(".", "__"): value for flag, value in flags.items()}
@@ -139,9 +149,9 @@ def test_values_as_they_are_typed(flag: str, typed: str, meant: Any) -> None:
 
 
 def test_bare_switches_are_on_and_the_last_of_two_equal_flags_wins() -> None:
-    config = train_config("--quiet --profile --seed 3 --seed 4".split())
+    config = typed("--quiet --profile --seed 3 --seed 4")
     assert (config.quiet, config.profile, config.seed) == (True, True, 4)
-    assert not train_config("--quiet off --seed 3".split()).quiet
+    assert not typed("--quiet off --seed 3").quiet
     assert not train_config(["--quiet=false"]).quiet
 
 
@@ -155,15 +165,18 @@ def test_any_integer_survives_being_typed(value: int) -> None:
     assert convert(str(value), int, "x") == value
 
 
-@pytest.mark.parametrize("wanted", [int, float, bool, int | Literal["auto"], float | None, tuple[int, ...], dict[str, Any]])
+@pytest.mark.parametrize(
+    "wanted", [int, float, bool, int | Literal["auto"], float | None, tuple[int, ...], dict[str, Any]]
+)
 @pytest.mark.parametrize("value", ["", "nan", "inf", "-inf", "1e999", [], {}, [[1]], {"a": 1}, object(), "0x10", None])
 def test_no_value_makes_conversion_fail_in_another_way(wanted: Any, value: Any) -> None:
+    said = ""
     try:
         found = convert(value, wanted, "key")
     except UsageError as refused:
-        assert str(refused) == f"key is {value!r}; it must be {describe(wanted)}."
-    else:
-        assert not isinstance(found, float) or math.isfinite(found)
+        found, said = None, str(refused)
+    assert said in ("", f"key is {value!r}; it must be {describe(wanted)}.")
+    assert not isinstance(found, float) or math.isfinite(found)
 
 
 @pytest.mark.parametrize("wrong", [True, False])
@@ -176,14 +189,14 @@ def test_a_boolean_is_no_number(wrong: bool) -> None:
 
 
 def test_python_keywords_are_flags_with_dots_as_underscores() -> None:
-    flags = train_config("--algo ippo --env mpe2/simple_v3 --algo.actor-lr 0.1 --algo.network.hidden 8,8".split())
+    flags = typed("--algo ippo --env mpe2/simple_v3 --algo.actor-lr 0.1 --algo.network.hidden 8,8")
     keywords: dict[str, Any] = {"algo": "ippo", "env": "mpe2/simple_v3", "algo__actor_lr": 0.1}
     assert configs.resolve(configs.nested(keywords | {"algo__network__hidden": (8, 8)})) == flags
     with pytest.raises(UsageError, match=r"unknown configuration key 'algo.lrr'. Did you mean algo.lr"):
         configs.resolve(configs.nested({"algo__lrr": 1}))
     with pytest.raises(UsageError, match=r"unknown configuration key 'sed'. Did you mean seed"):
         configs.resolve(configs.nested({"sed": 1}))
-    with pytest.raises(UsageError, match="seed is {'x': 1}; it must be a whole number"):
+    with pytest.raises(UsageError, match=r"seed is \{'x': 1\}; it must be a whole number"):
         configs.resolve(configs.nested({"seed__x": 1}))
 
 
@@ -244,7 +257,7 @@ def test_what_is_written_reads_back_to_the_same_run_without_its_folder() -> None
         "--algo.target-kl 0.01 --algo.clip-value 0.2 --measures none --algo.critic-network.norm none",
     ]
     for line in lines:
-        config = train_config(line.split())
+        config = typed(line)
         text = configs.write(config)
         assert "run_dir" not in text
         again = configs.resolve(configs.parse(text, "text"))

@@ -28,8 +28,8 @@ class ActorCriticConfig(AlgoConfig):
     max_grad_norm: float | Literal["adaptive"] | None = "adaptive"
     """Limit of the gradient's L2 norm, per network and agent. adaptive: follows the run's own recent norms."""
     lr_schedule: Literal["constant", "linear", "cosine", "kl"] = "linear"
-    """How the step size moves over the run; linear and cosine take the entropy bonus down as well. kl: halved when updates move the policy too far, raised when too little,
-    never above `lr`."""
+    """How the step size moves over the run; linear and cosine take the entropy bonus down as well. kl: halved when
+    updates move the policy too far, raised when too little, never above `lr`."""
     normalize_obs: bool = True
     """Running normalisation of observations, robust to outliers, frozen within an iteration."""
     normalize_reward: bool = False

@@ -88,8 +88,8 @@ class ParticleEnv(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
         """Go on where `state_dict` was taken."""
-        self.pos, self.vel = state["pos"].to(self.device), state["vel"].to(self.device)
-        self.cycle = state["cycle"]
+        self.pos = state["pos"].to(self.device, copy=True)  # moved in place, which must not move the state
+        self.vel, self.cycle = state["vel"].to(self.device), state["cycle"]
         self.generator.set_state(state["generator"].cpu())
         return self._observe()
 

@@ -20,7 +20,7 @@ from marl_stable.types import Discrete, Group, PerGroup
 EPISODES = 100
 SEARCH_EPISODES = 10  # per candidate; the winner is measured again on other episodes, so that luck does not count
 BUDGET_STEPS = 30_000  # environments with long episodes get fewer of them, and no search beyond it
-MAX_EPISODE = 1_000  # steps; a longer one counts as it stands
+MAX_EPISODE = 1_000  # steps of a copy; a longer episode counts as it stands
 CORNERS, RANDOM_CANDIDATES = 32, 16
 SEED = 7_654_321
 OBSERVED_CALLS = 64
@@ -89,7 +89,7 @@ def _candidates(group: Group, seed: int) -> list[Tensor]:
         corners = torch.randint(2, (CORNERS, len(low)), generator=draw).float()
     inside = torch.rand(RANDOM_CANDIDATES, len(low), generator=draw)
     places = torch.cat([torch.full((1, len(low)), 0.5), corners, inside])
-    return [torch.zeros_like(low).clamp(low, high), *(low + (high - low) * places)]
+    return [torch.zeros_like(low).clamp(low, high), *torch.lerp(low, high, places)]  # lerp is exact at both ends
 
 
 def _constant(env: BatchedEnv, action: dict[str, Tensor]) -> Act:
@@ -107,7 +107,7 @@ def _random(group: Group, env: BatchedEnv, generator: torch.Generator) -> Tensor
         return torch.randint(group.action.n, shape, generator=generator, device=env.device)
     low = torch.tensor(group.action.low, device=env.device)
     high = torch.tensor(group.action.high, device=env.device)
-    return low + (high - low) * torch.rand(*shape, len(low), generator=generator, device=env.device)
+    return torch.lerp(low, high, torch.rand(*shape, len(low), generator=generator, device=env.device))
 
 
 def _group_return(env: BatchedEnv, episodes: Episodes, name: str) -> float:

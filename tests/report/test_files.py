@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from marl_stable.report.files import RecordFile, replace_file
+from marl_stable.report.files import RecordFile, replace_file, to_json
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="needs the always full device of Linux")
@@ -72,3 +73,9 @@ def test_a_file_deleted_under_way_is_begun_anew(tmp_path: Path) -> None:
     file.path.unlink()
     file.append(b"2\n")
     assert file.path.read_bytes() == b"head\n2\n"
+
+
+def test_json_has_no_constants_that_strict_readers_refuse() -> None:
+    value = {"a": [math.nan, math.inf, 1.5], "b": {"c": -math.inf}, "d": (1, None, True, "NaN")}
+    assert to_json(value) == '{"a": [null, null, 1.5], "b": {"c": null}, "d": [1, null, true, "NaN"]}'
+    assert to_json({"a": 1}, indent=2) == '{\n  "a": 1\n}'

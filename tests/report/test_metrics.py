@@ -163,3 +163,76 @@ def test_reading_what_is_no_metrics_file_says_so(path: Path) -> None:
     path.write_text("a,b\n1,2\n")
     with pytest.raises(UsageError, match="first columns are not steps,seconds"):
         read_metrics(path)
+
+
+def test_amending_completes_the_last_row_and_widens_for_what_is_new(path: Path) -> None:
+    file = MetricsFile(path)
+    file.write({"steps": 1, "seconds": 0.5, "a": 1.0})
+    file.write({"steps": 2, "seconds": 1.0, "a": 2.0})
+    file.amend({"steps": 2, "eval/return": -3.0, "b": math.nan})
+    file.write({"steps": 3, "seconds": 1.5, "a": 3.0})
+    file.amend({"steps": 3, "eval/return": -2.5})
+    assert path.read_text().splitlines() == [
+        "steps,seconds,a,eval/return,b",
+        "1,0.5,1.0,,",
+        "2,1.0,2.0,-3.0,nan",
+        "3,1.5,3.0,-2.5,",
+    ]
+
+
+def test_amending_another_step_than_the_last_changes_no_cell(path: Path) -> None:
+    file = MetricsFile(path)
+    file.write({"steps": 1, "seconds": 0.5, "a": 1.0})
+    file.write({"steps": 2, "seconds": 1.0, "a": 2.0})
+    before = path.read_bytes()
+    for steps in (1, 3):
+        file.amend({"steps": steps, "a": 9.0})
+    assert path.read_bytes() == before
+
+
+def test_amending_where_the_first_row_was_lost_leaves_a_file_that_can_be_read(path: Path, small_files) -> None:
+    file = MetricsFile(path)
+    with small_files(3), pytest.raises(OSError, match="too large"):
+        file.write({"steps": 1, "seconds": 0.5, "a": 1.0})
+    file.amend({"steps": 1, "eval/return": -3.0})
+    file.write({"steps": 2, "seconds": 1.0, "a": 2.0})
+    assert read_metrics(path)["steps"] == [2]
+    assert path.read_text() == "steps,seconds,eval/return,a\n2,1.0,,2.0\n"
+
+
+def test_a_full_disk_while_amending_loses_nothing(path: Path, small_files) -> None:
+    file = MetricsFile(path)
+    file.write({"steps": 1, "seconds": 0.0, "a": 1.0})
+    before = path.read_bytes()
+    with small_files(len(before)), pytest.raises(OSError, match="too large"):
+        file.amend({"steps": 1, "eval/return": -3.0})
+    assert path.read_bytes() == before
+    file.amend({"steps": 1, "eval/return": -3.0})
+    assert read_metrics(path)["eval/return"] == [-3.0]
+
+
+def test_undo_empties_its_tags_in_the_row_of_the_checkpoint_only(path: Path) -> None:
+    file = MetricsFile(path)
+    for steps in (1, 2, 3):
+        file.write({"steps": steps, "seconds": 0.5, "a": 1.0, "evaluations": 7.0})
+        file.amend({"steps": steps, "eval/return": -steps, "eval/episode_length": 5.0})
+    MetricsFile(path, keep_until=2, undo="eval/")
+    assert path.read_text().splitlines() == [
+        "steps,seconds,a,evaluations,eval/return,eval/episode_length",
+        "1,0.5,1.0,7.0,-1,5.0",
+        "2,0.5,1.0,7.0,,",
+    ]
+    MetricsFile(path, keep_until=2)  # without undo everything stays
+    assert read_metrics(path)["eval/return"][0] == -1
+
+
+def test_a_column_that_loses_all_its_values_comes_back_in_the_order_of_an_uninterrupted_run(path: Path) -> None:
+    whole = path.with_name("whole.csv")
+    for file, interrupted in ((MetricsFile(whole), False), (MetricsFile(path), True)):
+        file.write({"steps": 1, "seconds": 0.0, "a": 1.0})
+        if interrupted:  # by an end, which evaluates: the tag appears before `charts/return`
+            file.amend({"steps": 1, "eval/return": -9.0})
+            file = MetricsFile(path, keep_until=1, undo="eval/")
+        file.write({"steps": 2, "seconds": 0.0, "a": 1.0, "charts/return": -1.0})
+        file.amend({"steps": 2, "eval/return": -2.0})
+    assert path.read_bytes() == whole.read_bytes()

@@ -115,3 +115,30 @@ def test_a_deleted_run_folder_is_survived(tmp_path: Path) -> None:
     sinks.write({"steps": 2, "seconds": 0.0})
     assert len(warnings) == 2
     assert "No such file or directory" in warnings[0]
+
+
+def test_amended_values_reach_both_logs(tmp_path: Path) -> None:
+    sinks = Sinks(tmp_path, pytest.fail)
+    sinks.write({"steps": 10, "seconds": 0.5, "x": 0.25})
+    sinks.amend({"steps": 10, "eval/return": -3.0})
+    read = {"steps": [10], "seconds": [0.5], "x": [0.25], "eval/return": [-3.0]}
+    assert read_metrics(tmp_path / "metrics.csv") == read
+    assert scalars(tmp_path, "eval/return") == [(10, -3.0)]
+
+
+def test_resuming_can_undo_what_only_the_end_called_for(tmp_path: Path) -> None:
+    before = Sinks(tmp_path, pytest.fail)
+    before.write({"steps": 10, "seconds": 0.5, "x": 0.25})
+    before.amend({"steps": 10, "eval/return": -3.0})
+    Sinks(tmp_path, pytest.fail, keep_until=10, undo="eval/")
+    assert read_metrics(tmp_path / "metrics.csv") == {"steps": [10], "seconds": [0.5], "x": [0.25]}
+
+
+def test_a_full_disk_while_amending_never_raises(tmp_path: Path, small_files) -> None:
+    warnings = list[str]()
+    sinks = Sinks(tmp_path, warnings.append)
+    sinks.write({"steps": 1, "seconds": 0.0, "x": 1.0})
+    with small_files(5):
+        sinks.amend({"steps": 1, "eval/return": -3.0})
+    assert [text.split(" cannot")[0] for text in warnings] == ["metrics.csv", "TensorBoard's log"]
+    assert read_metrics(tmp_path / "metrics.csv")["x"] == [1.0]

@@ -1,0 +1,86 @@
+"""Building, feeding and updating agents, for the tests of this folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from marl_stable.agents import algorithm
+from marl_stable.agents.config import default_config
+from marl_stable.agents.mappo import MAPPO, Stats
+from marl_stable.config import NetworkConfig
+from marl_stable.envs.base import BatchedEnv
+from marl_stable.types import PerGroup, Step
+
+CPU = torch.device("cpu")
+BASE: dict[str, Any] = {  # everything that a test's outcome hangs on, so that new defaults change no test
+    "gamma": 0.9,
+    "gae_lambda": 0.95,
+    "lr": 2e-3,
+    "lr_schedule": "constant",
+    "batch_size": 320,
+    "num_minibatches": 2,
+    "update_epochs": 4,
+    "entropy_coef": 0.01,
+    "target_kl": None,
+    "max_grad_norm": "adaptive",
+    "network": NetworkConfig(hidden=(32,)),
+}
+
+
+def make_agent(env: BatchedEnv, algo: str = "mappo", seed: int = 1, refuse: bool = True, **settings: Any) -> MAPPO:
+    """An agent for `env` with `BASE` and `settings` over the defaults of its algorithm."""
+    config = replace(default_config(algo), **(BASE | settings))
+    return algorithm(algo)(env.spec, config, env.num_envs, env.device, seed, refuse)
+
+
+def collect(agent: MAPPO, env: BatchedEnv, obs: PerGroup) -> tuple[PerGroup, list[Step]]:
+    """Act until the batch is full; what to act on next, and all steps."""
+    steps = []
+    while not agent.ready():
+        steps.append(env.step(agent.act(obs)))
+        agent.observe(steps[-1])
+        obs = steps[-1].obs
+    return obs, steps
+
+
+def update(agent: MAPPO, progress: float = 0.0) -> Stats:
+    """One update that nobody interrupts."""
+    stats = agent.update(progress, lambda: False)
+    assert stats is not None
+    return stats
+
+
+def train(agent: MAPPO, env: BatchedEnv, obs: PerGroup, iterations: int) -> PerGroup:
+    """Collect and learn; what to act on next."""
+    for _ in range(iterations):
+        obs, _ = collect(agent, env, obs)
+        update(agent)
+    return obs
+
+
+def copied(state: Any) -> Any:
+    """A deep copy of nested dictionaries and lists of tensors."""
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [copied(value) for value in state]
+    return state.clone() if isinstance(state, torch.Tensor) else state
+
+
+def assert_same(left: Any, right: Any, path: str = "") -> None:
+    """Bit for bit, through nested dictionaries and lists; NaN equals NaN."""
+    if isinstance(left, torch.Tensor):
+        assert (left.dtype, left.shape) == (right.dtype, right.shape), path
+        assert left.contiguous().numpy().tobytes() == right.contiguous().numpy().tobytes(), path
+    elif isinstance(left, dict):
+        assert list(left) == list(right), path
+        for key, value in left.items():
+            assert_same(value, right[key], f"{path}/{key}")
+    elif isinstance(left, list | tuple):
+        for i, (one, other) in enumerate(zip(left, right, strict=True)):
+            assert_same(one, other, f"{path}/{i}")
+    else:
+        assert left == right, path
