@@ -27,8 +27,8 @@ from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
+from marl_stable.episodes import EpisodeStatistics
 from marl_stable.provenance import git_commit
-from marl_stable.training import EpisodeStatistics
 
 TABLE = RESULTS / "speed.md"
 ROUNDS = 7

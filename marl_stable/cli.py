@@ -31,7 +31,7 @@ class Place:
     """Where to play; unset: the run's own environment, with its arguments."""
 
     id: str | None = None
-    """Another environment with the same spaces."""
+    """Another environment with the same spaces, `--env` for short."""
     kwargs: dict[str, Any] | None = None
     """Arguments for the environment."""
 
@@ -58,7 +58,7 @@ class Render:
     """Draw greedy episodes of the policy in a run folder; a particle/ run is drawn by its mpe2 twin."""
 
     output: str | None = None
-    """File to write, .gif or .webp."""
+    """File to write, .gif or .webp; `-o` for short."""
     episodes: int = 3
     """Number of episodes."""
     seed: int = 0

@@ -69,7 +69,7 @@ class EnvConfig:
     """The environment and how many copies of it run at once."""
 
     id: str = "particle/simple_spread_v3"
-    """Environment: see `marl-stable envs`; also package.module:factory or path/to/file.py:factory."""
+    """Environment, `--env` for short: see `marl-stable envs`; or package.module:factory, path/to/file.py:factory."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments for the environment, as JSON."""
     num_envs: int | Literal["auto"] = "auto"
@@ -84,7 +84,7 @@ class AlgoConfig:
     """What all algorithms have in common for the run: a name. Their own fields are in `agents/config.py`."""
 
     name: str = ""
-    """Algorithm: see `marl-stable algos`."""
+    """Algorithm, `--algo` for short: see `marl-stable algos`."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -21,6 +23,15 @@ Asked = TypeVar("Asked")
 
 SHORT = {"--algo": "--algo.name", "--env": "--env.id", "-o": "--output"}
 """Flags that go by a shorter name as well."""
+SHORT_WORDS = {
+    "a whole number": "INT",
+    "a number": "FLOAT",
+    "text": "TEXT",
+    "numbers such as 64,64": "INT,INT",
+    "two numbers such as 0.9,0.999": "FLOAT,FLOAT",
+    'JSON such as {"N": 3}': "JSON",
+    " or ": "|",
+}
 SWITCHED = ("on", "off", "true", "false")
 
 
@@ -41,11 +52,13 @@ def read(words: Sequence[str], defaults: Asked, command: str, usage: str) -> tup
     known = {"--" + key.replace("_", "-"): kind for key, kind in kinds(defaults)}
     spelt = [part for word in words for part in _long(word)]
     complete = [part for i in range(len(spelt)) for part in _with_value(spelt, i, known, command)]
+    width = shutil.get_terminal_size().columns
+    texts = (f"marl-stable {command} {usage}", str(type(defaults).__doc__))
     try:
         asked, others = tyro.cli(
             type(defaults),
             prog=f"marl-stable {command}",
-            description=f"marl-stable {command} {usage}\n\n{type(defaults).__doc__}",
+            description="\n\n".join(textwrap.fill(text, width) for text in texts),
             default=defaults,
             args=complete,
             return_unknown_args=True,
@@ -53,7 +66,7 @@ def read(words: Sequence[str], defaults: Asked, command: str, usage: str) -> tup
             config=(tyro.conf.FlagConversionOff,),
         )
     except _Unfit as unfit:
-        _refuse(complete, unfit)
+        _refuse(complete, known, unfit)
     return others, asked
 
 
@@ -80,7 +93,8 @@ def _with_value(words: list[str], i: int, known: dict[str, Any], command: str) -
     """The i-th word, and `on` after a switch that has no value; `known`: flags and the types of their values."""
     word, following = words[i], words[i + 1] if i + 1 < len(words) else "--"
     yield word
-    if word in ("-h", "--help") or not word.startswith("-") or (i > 0 and words[i - 1] in known):
+    is_value = i > 0 and words[i - 1] in known and not word.startswith("--")  # such as -3
+    if is_value or not word.startswith("-") or word in ("-h", "--help"):
         return
     if word not in known:
         names = [*known, *(short for short, long in SHORT.items() if long in known)]
@@ -119,13 +133,15 @@ def _one_rule() -> ConstructorRegistry:
     return registry
 
 
-def _refuse(words: list[str], unfit: _Unfit) -> NoReturn:
-    flag = next((flag for flag, value in itertools.pairwise(words) if value == unfit.text), "a flag")
-    raise UsageError(f"{flag} is {unfit.text!r}; it must be {describe(unfit.wanted)}.") from unfit
+def _refuse(words: list[str], known: dict[str, Any], unfit: _Unfit) -> NoReturn:
+    wanted = describe(unfit.wanted)
+    given = ((flag, value) for flag, value in itertools.pairwise(words) if flag in known)
+    flag = next(flag for flag, value in given if value == unfit.text and describe(known[flag]) == wanted)
+    raise UsageError(f"{flag} is {unfit.text!r}; it must be {wanted}.") from unfit
 
 
 def _short(words: str) -> str:
-    for long, short in (("a whole number", "INT"), ("a number", "FLOAT"), ("text", "TEXT"), (" or ", "|")):
+    for long, short in SHORT_WORDS.items():
         words = words.replace(long, short)
     return words
 

@@ -34,28 +34,23 @@ class RunObserver:
         self.sinks = Sinks(folder.path, progress.warn, resumed_at, undo)
         self.incidents = IncidentFile(folder.incidents, resumed_at)
         self._discrete: dict[str, bool] = {}
-        self._last = (0.0, 0)  # seconds and steps at the last row, for the speed between rows
         self._return: float | None = None
 
     def begin(self, training: Training) -> None:
-        """Count speed from here, and learn which agents have discrete actions."""
-        self._last = (training.seconds, training.steps)
+        """Learn which agents have discrete actions."""
         groups = training.envs.spec.groups
         self._discrete = {agent: isinstance(g.action, Discrete) for g in groups for agent in g.agents}
 
-    def logged(self, steps: int, row: dict[str, float], histograms: dict[str, list[int]]) -> None:
+    def logged(self, steps: int, row: dict[str, float], counts: dict[str, list[float]]) -> None:
         """Write an iteration's figures and show where the run stands."""
-        seconds, before = self._last
-        speed = (steps - before) / max(row["seconds"] - seconds, 1e-9)
-        self._last = (row["seconds"], steps)
         row = {tag: value for tag, value in row.items() if not (tag.startswith("charts/") and value != value)}
-        self.sinks.write({"steps": steps, **row, "charts/steps_per_second": speed})
-        for place, counts in histograms.items():
+        self.sinks.write({"steps": steps, **row})
+        for place, bins in counts.items():
             agent, _, dimension = place.rpartition("/")
             if int(dimension) < HISTOGRAM_DIMENSIONS:
-                self.sinks.histogram(f"actions/{place}", steps, counts, self._edges(agent, len(counts)))
+                self.sinks.histogram(f"actions/{place}", steps, bins, self._edges(agent, len(bins)))
         self._return = row.get("charts/return", self._return)
-        self.progress.update(steps, speed, self._return, self.baselines)
+        self.progress.update(steps, row["charts/steps_per_second"], self._return, self.baselines)
 
     def _edges(self, agent: str, bins: int) -> list[float]:
         """Bin edges: discrete actions at their numbers, boxes over the canonical range."""

@@ -118,7 +118,11 @@ def _stack(group: Group, observations: Mapping[str, Any]) -> NDArray[np.float32]
         if agent not in observations:
             continue
         value = np.asarray(observations[agent])
-        if value.ndim == 0 and group.obs_size > 1:  # a category, seen one-hot in training
+        if value.ndim == 0 and np.issubdtype(value.dtype, np.integer) and group.obs_size > 1:
+            # a category, seen one-hot in training
+            if not 0 <= int(value) < group.obs_size:
+                wanted = f"a category from 0 to {group.obs_size - 1}"
+                raise UsageError(f"the observation of {agent} is {value}; in training it was {wanted}.")
             rows[i, int(value)] = 1.0
             continue
         if value.size != group.obs_size:

@@ -37,7 +37,7 @@ MAX_AUTO_GAMMA = 0.995
 
 
 class Run:
-    """A run on disk."""
+    """A run on disk: where it is, how it ended, and what its evaluations brought."""
 
     def __init__(self, path: Path | RunFolder) -> None:
         """Raises UsageError where `path` is no run folder."""

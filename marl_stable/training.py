@@ -13,9 +13,11 @@ import torch
 from marl_stable.agents.mappo import MAPPO, Stats
 from marl_stable.config import RunConfig
 from marl_stable.envs.base import BatchedEnv
+from marl_stable.episodes import EpisodeStatistics
 from marl_stable.evaluation import Episodes, play_unless
 from marl_stable.monitor.detectors import Incident, RepeatedAction
-from marl_stable.types import PerGroup, Step
+from marl_stable.types import PerGroup
+from marl_stable.watching import non_finite_share, non_finite_updates, repeated_actions, row_of, to_host
 
 Status = Literal["finished", "interrupted"]
 HISTOGRAM_EVERY = 10  # iterations; counts per agent and dimension cost more to write than all scalars together
@@ -27,7 +29,7 @@ COUNTERS = ("steps", "iteration", "seconds", "evaluation_due", "checkpoint_due")
 class Observer(Protocol):
     """Who is told what happens; run.py writes it to files and to the terminal."""
 
-    def logged(self, steps: int, row: dict[str, float], histograms: dict[str, list[int]]) -> None:
+    def logged(self, steps: int, row: dict[str, float], counts: dict[str, list[float]]) -> None:
         """An iteration's figures, and now and then the counts of actions."""
 
     def evaluated(self, training: Training, episodes: Episodes) -> None:
@@ -111,13 +113,15 @@ def train(run: Training, observer: Observer, interrupted: Callable[[], bool]) ->
             observer.save(run)
         if run.steps >= run.config.total_steps:
             return "finished"
+        began = time.perf_counter()
         if not collect(run, interrupted):
             break
         stats = run.agent.update(run.steps / run.config.total_steps, interrupted)
         if stats is None:
             break
-        run.advance(time.perf_counter() - started)
-        observer.logged(run.steps, figures(run, stats, observer), histograms(run))
+        now = time.perf_counter()
+        run.advance(now - started)
+        log(run, stats, now - began, observer)
     return "interrupted"
 
 
@@ -133,28 +137,22 @@ def collect(run: Training, interrupted: Callable[[], bool]) -> bool:
     return True
 
 
-def figures(run: Training, stats: Stats, observer: Observer) -> dict[str, float]:
-    """The iteration's row: one transfer from the device, then plain numbers. Incidents are told on the way."""
+def log(run: Training, stats: Stats, seconds: float, observer: Observer) -> None:
+    """Hand on the figures of an iteration that took `seconds`, and what the monitor makes of them."""
+    spec, guarded = run.envs.spec, run.config.stability == "guard"
     signals = run.agent.action_signals() if run.watched else {}
     found = to_host({**run.episodes.take(), **stats, **signals})
-    incidents = []
+    speed = run.agent.rollout_steps * run.envs.num_envs / seconds
+    row = {"seconds": run.seconds, "charts/steps_per_second": speed} | row_of(found)
+    counts: dict[str, list[float]] = {}
     if run.watched:
-        guarded = run.config.stability == "guard"
-        incidents = non_finite_updates(run, found, "skipped_update" if guarded else "none")
-        incidents += repeated_actions(run.detector, run, found)
-    for incident in incidents:
-        observer.happened(incident)
-    row = {"seconds": run.seconds}
-    if run.watched:
-        shares = [_joined(found[f"non_finite/{network}"]) for network in NETWORKS]
-        row["stability/non_finite_share"] = _mean([share for rows in shares for share in rows])
-    for tag, groups in found.items():
-        if tag in NOT_LOGGED:
-            continue
-        row[tag] = _mean(_joined(groups))  # over agents, where a figure is one per agent
-        if len(groups) > 1:
-            row |= {f"{tag}/{name}": _mean(values) for name, values in groups.items()}
-    return row
+        row["stability/non_finite_share"] = non_finite_share(found)
+        incidents = non_finite_updates(run.steps, spec, found, "skipped_update" if guarded else "none")
+        for incident in incidents + repeated_actions(run.detector, run.steps, spec, found):
+            observer.happened(incident)
+        if run.iteration % HISTOGRAM_EVERY == 1:
+            counts = to_host({"counts": run.agent.action_counts()})["counts"]
+    observer.logged(run.steps, row, counts)
 
 
 def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool]) -> bool:
@@ -184,131 +182,12 @@ def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool])
         observer.keep_policy(run)
     if seen:
         stacked = {name: torch.stack([raw[name] for raw in seen]) for name in seen[0]}
-        for incident in repeated_actions(run.greedy_detector, run, to_host(agent.sameness(stacked))):
+        found = to_host(agent.sameness(stacked))
+        for incident in repeated_actions(run.greedy_detector, run.steps, agent.spec, found):
             observer.happened(incident)
     return True
-
-
-def histograms(run: Training) -> dict[str, list[int]]:
-    """Counts of executed actions, `agent/dimension -> bins`, every tenth iteration."""
-    if not run.watched or run.iteration % HISTOGRAM_EVERY != 1:
-        return {}
-    return {place: counts.tolist() for place, counts in run.agent.action_counts().items()}
-
-
-def non_finite_updates(run: Training, found: Host, action: str) -> list[Incident]:
-    """One incident per network (and agent, where agents have their own) whose gradients were not finite."""
-    incidents = []
-    for network in NETWORKS:
-        for group in run.envs.spec.groups:
-            for row, share in enumerate(rows := found[f"non_finite/{network}"][group.name]):
-                if share > 0:
-                    place = {"agent": group.agents[row]} if len(rows) > 1 else {"group": group.name}
-                    where = {"network": network, **place}
-                    incidents.append(Incident(run.steps, "non_finite_gradient", where, share, 0.0, action, {}))
-    return incidents
-
-
-def repeated_actions(detector: RepeatedAction, run: Training, found: Host) -> list[Incident]:
-    """Hand each agent's numbers to the detector."""
-    names = [agent for group in run.envs.spec.groups for agent in group.agents]
-    by_agent = {tag: _joined(groups) for tag, groups in found.items() if tag in EVIDENCE or tag == "sameness"}
-    evidence = {
-        agent: {tag.removeprefix("actions/"): by_agent[tag][i] for tag in EVIDENCE if tag in by_agent}
-        for i, agent in enumerate(names)
-    }
-    return detector(run.steps, dict(zip(names, by_agent["sameness"], strict=True)), evidence)
-
-
-NETWORKS = ("actor", "critic")
-NOT_LOGGED = ("non_finite/actor", "non_finite/critic", "sameness")  # they become incidents
-EVIDENCE = ("actions/saturation", "actions/repeat_ratio", "actions/responsiveness")
-Host = dict[str, dict[str, list[float]]]
-"""tag -> group -> numbers."""
-
-
-def to_host(stats: Stats) -> Host:
-    """All tensors in one transfer."""
-    places = [(tag, group) for tag, groups in stats.items() for group in groups]
-    tensors = [stats[tag][group].detach().to(torch.float64).reshape(-1) for tag, group in places]
-    numbers = torch.cat(tensors).tolist()
-    found: Host = {}
-    for (tag, group), tensor in zip(places, tensors, strict=True):
-        found.setdefault(tag, {})[group] = numbers[: len(tensor)]
-        numbers = numbers[len(tensor) :]
-    return found
-
-
-class EpisodeStatistics:
-    """Returns, lengths and rewards of training episodes, summed on the device between logged iterations.
-
-    Shapes: E copies, A agents of a group.
-    """
-
-    def __init__(self, envs: BatchedEnv) -> None:
-        copies, device = envs.num_envs, envs.device
-        self.groups = [(g.name, len(g.agents)) for g in envs.spec.groups]
-        self.running = {name: torch.zeros(copies, a, device=device) for name, a in self.groups}
-        self.length = torch.zeros(copies, device=device)
-        self._clear()
-
-    def _clear(self) -> None:
-        device = self.length.device
-        self.done = torch.zeros((), device=device)
-        self.lengths = torch.zeros((), device=device)
-        self.returns = {name: torch.zeros(a, device=device) for name, a in self.groups}
-        self.rewards = {name: torch.zeros(3, device=device) for name, _ in self.groups}  # count, sum, sum of squares
-
-    def add(self, step: Step) -> None:
-        """Take in one step of every copy."""
-        self.length += 1
-        for name, _ in self.groups:
-            reward = step.reward[name]
-            self.running[name] += reward
-            counted = step.alive[name].sum()
-            self.rewards[name] += torch.stack([counted, reward.sum(), reward.square().sum()])
-        if step.next_obs is step.obs:  # nobody's episode ended
-            return
-        done = step.done.to(self.length.dtype)
-        self.done += done.sum()
-        self.lengths += (self.length * done).sum()
-        self.length *= 1 - done
-        for name, _ in self.groups:
-            self.returns[name] += (self.running[name] * done.unsqueeze(1)).sum(0)
-            self.running[name].masked_fill_(step.done.unsqueeze(1), 0.0)
-
-    def take(self) -> Stats:
-        """Means since the last call (NaN where no episode ended), still on the device."""
-        everyone = {name: self.returns[name] / self.done for name, _ in self.groups}
-        means = {name: x[1] / x[0] for name, x in self.rewards.items()}
-        spread = {name: (x[2] / x[0] - means[name].square()).clamp_min(0).sqrt() for name, x in self.rewards.items()}
-        length = dict.fromkeys(everyone, self.lengths / self.done)
-        self._clear()
-        return {
-            "charts/return": everyone,
-            "charts/episode_length": length,
-            "rewards/mean": means,
-            "rewards/std": spread,
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """All sums."""
-        return {name: getattr(self, name) for name in ("running", "length", "done", "lengths", "returns", "rewards")}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
-        for key, value in state.items():
-            setattr(self, key, value)
 
 
 def is_due(every: int, before: int, now: int) -> bool:
     """Whether a multiple of `every` lies in (before, now]; never for 0."""
     return every > 0 and before // every != now // every
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _joined(groups: dict[str, list[float]]) -> list[float]:
-    return [value for values in groups.values() for value in values]

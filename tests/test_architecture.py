@@ -24,10 +24,12 @@ FLOORS = {
     **dict.fromkeys(("types", "config"), 0),
     **dict.fromkeys(("returns", "normalize", "networks", "optim", "buffers"), 1),
     **dict.fromkeys(("agents", "envs", "monitor", "configs"), 2),
-    **dict.fromkeys(("report", "checkpoint", "folder", "evaluation", "training", "profile", "provenance"), 3),
+    **dict.fromkeys(
+        ("report", "checkpoint", "folder", "evaluation", "episodes", "watching", "training", "profile", "provenance"), 3
+    ),
     **dict.fromkeys(("investigate", "observer", "policy"), 4),
     **dict.fromkeys(("run", "showing"), 5),
-    **dict.fromkeys(("__init__", "cli", "__main__"), 6),
+    **dict.fromkeys(("__init__", "flags", "cli", "__main__"), 6),
 }
 STRANGERS = {"agents": {"envs"}, "monitor": {"agents", "envs"}}  # room: rooms it must not know
 LIBRARY_FLOORS = {"ruamel": 2, "tensorboard": 3, "torch.utils.tensorboard": 3}  # library: lowest floor that may use it

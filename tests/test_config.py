@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from marl_stable import configs
 from marl_stable.agents.config import ALGORITHMS, PLAIN
 from marl_stable.cli import train_config
-from marl_stable.config import NetworkConfig, NetworkOverride, RunConfig, convert, describe, leaves, to_dict
-from marl_stable.flags import sections
+from marl_stable.config import NetworkConfig, NetworkOverride, RunConfig, convert, describe, kinds, leaves, to_dict
 from marl_stable.types import UsageError
 
 # A value other than the default for flags whose type alone does not give a legal one.
@@ -83,23 +82,19 @@ def different(wanted: Any, now: Any) -> str:
     return {int: "17", float: "0.125", str: "other"}[kind]
 
 
-FLAGS = [
-    flag
-    for _, _, flags in sections(RunConfig(algo=ALGORITHMS["mappo"]()))
-    for flag in flags
-    if flag.key != "measures"  # which is there to change others
-]
+DEFAULT = RunConfig(algo=ALGORITHMS["mappo"]())
+KINDS = {key: kind for key, kind in kinds(DEFAULT) if key != "measures"}  # which is there to change others
 
 
-@pytest.mark.parametrize("flag", FLAGS, ids=[flag.name for flag in FLAGS])
-def test_every_field_is_a_flag_that_changes_it_and_nothing_else(flag: Any) -> None:
-    text = OTHER.get(flag.key) or different(flag.wanted, flag.default)
-    underscores = "--" + flag.name[2:].replace("-", "_")
+@pytest.mark.parametrize("key", KINDS)
+def test_every_field_is_a_flag_that_changes_it_and_nothing_else(key: str) -> None:
+    text = OTHER.get(key) or different(KINDS[key], values(DEFAULT)[key])
+    flag, underscores = "--" + key.replace("_", "-"), f"--{key}"
     before = values(train_config([]))
-    for words in ([flag.name, text], [f"{flag.name}={text}"], [underscores, text]):
+    for words in ([flag, text], [f"{flag}={text}"], [underscores, text]):
         after = values(train_config(words))
-        assert {key for key in before if before[key] != after[key]} == {flag.key}
-        assert after[flag.key] == convert(text, flag.wanted, flag.name)
+        assert {name for name in before if before[name] != after[name]} == {key}
+        assert after[key] == convert(text, KINDS[key], flag)
 
 
 @pytest.mark.parametrize(("line", "said"), OUT_OF_RANGE, ids=[line for line, _ in OUT_OF_RANGE])

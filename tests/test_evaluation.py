@@ -28,7 +28,8 @@ class Lottery:
     def __init__(self, num_envs: int) -> None:
         groups = (Group("right", ("b", "d"), 1, Discrete(2), "t"), Group("left", ("c", "a"), 1, Discrete(2), "t"))
         self.spec = EnvSpec("lottery", ("a", "b", "c", "d"), groups)
-        self.num_envs, self.device, self.replay_differs = num_envs, CPU, ()
+        self.num_envs, self.device = num_envs, CPU
+        self.replay_differs: tuple[int, ...] = ()
         self.steps = 0
 
     def reset(self, seed: int) -> PerGroup:

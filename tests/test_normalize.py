@@ -55,12 +55,10 @@ def test_normalised_data_have_mean_zero_and_deviation_one():
 
 
 def test_statistics_are_exact_far_from_zero():
-    noise = normal(4000, 1).double()
-    norm = RunningNorm((1,), 5.0)
-    for part in (noise + 1e5).split(500):  # float32 would lose a deviation of 1 among squares of 1e10
-        norm.update(part)
-    assert float(norm.mean - 1e5) == pytest.approx(float(noise.mean()), abs=1e-8)
-    assert float(norm.var) == pytest.approx(float(noise.var(correction=0)), rel=1e-6)
+    data = normal(4000, 1) + 1e5
+    norm = fed(*data.split(500))  # sums and squares in float32 would lose a deviation of 1 beside 1e5
+    assert float(norm.mean) == pytest.approx(float(data.double().mean()), abs=1e-8)
+    assert float(norm.var) == pytest.approx(float(data.double().var(correction=0)), rel=1e-9)
 
 
 def test_memory_is_bounded_so_that_late_drift_still_counts():

@@ -35,7 +35,8 @@ def loss_of(net: nn.Module, t: int, spoilt: dict[int, float] | None = None) -> T
     x, y = data(t)
     for agent, value in (spoilt or {}).items():
         y[agent] = value
-    return (net(x) - y).square().mean((1, 2)).sum()
+    loss: Tensor = (net(x) - y).square().mean((1, 2)).sum()
+    return loss
 
 
 def everything(net: nn.Module, optimizer: GuardedAdam) -> list[Tensor]:
@@ -51,7 +52,9 @@ def row(state: list[Tensor], agent: int) -> Tensor:
 # ---- equal to torch's
 
 
-def torch_twin(net: nn.Module, lr: float, betas: tuple[float, float], eps: float, decay: float) -> torch.optim.Optimizer:
+def torch_twin(
+    net: nn.Module, lr: float, betas: tuple[float, float], eps: float, decay: float
+) -> torch.optim.Optimizer:
     """AdamW with decay on weight matrices only; without decay, AdamW is Adam."""
     matrices = [p for name, p in net.named_parameters() if name.endswith("weight")]
     others = [p for name, p in net.named_parameters() if not name.endswith("weight")]
@@ -280,7 +283,7 @@ def test_spikes_leave_the_limit_unmoved(spike: float):
         assert one == pytest.approx(other, rel=0.15)
     clip, _ = fed(norms)
     before = float(clip.limit)
-    fed([spike] + norms[:15], clip)
+    fed([spike, *norms[:15]], clip)
     assert float(clip.limit) == pytest.approx(before, rel=0.03)
 
 
@@ -329,6 +332,20 @@ def test_rows_have_limits_of_their_own():
         ask(clip, norm, math.nan)
     alone, _ = fed(noisy(512) + noisy(160, seed=1))
     assert clip.limit[0] == alone.limit[0] != before[0]
+
+
+def test_the_scale_of_one_agents_gradients_leaves_the_clip_of_the_others_alone():
+    plain, loud = network(A), network(A)
+    for_plain, for_loud = (GuardedAdam(net, A, max_grad_norm="adaptive") for net in (plain, loud))
+    weights = torch.tensor([1.0, 1.0, 1e4])
+    for t in range(150):
+        x, y = data(t)
+        for_plain.step((plain(x) - y).square().mean((1, 2)).sum(), 1e-2)
+        for_loud.step(((loud(x) - y).square().mean((1, 2)) * weights).sum(), 1e-2)
+    one, other = everything(plain, for_plain), everything(loud, for_loud)
+    assert torch.equal(row(one, 0), row(other, 0))
+    assert torch.equal(row(one, 1), row(other, 1))
+    assert not torch.equal(row(one, 2), row(other, 2))
 
 
 # ---- state

@@ -1,9 +1,10 @@
-"""MAPPO and IPPO around their losses: who sees what, which rows are learned from, when an update ends, what is saved."""
+"""MAPPO and IPPO around their losses: who sees what, which rows count, when an update ends, what is saved."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -27,7 +28,8 @@ def begun(
 ) -> tuple[MAPPO, ParticleEnv, PerGroup]:
     """An agent, its environment and the first observations."""
     env = make(name, 8, CPU, continuous_actions=continuous, max_cycles=6)
-    agent = make_agent(env, algo, **({"batch_size": 160, "update_epochs": 2, "network": SMALL} | settings))
+    small: dict[str, Any] = {"batch_size": 160, "update_epochs": 2, "network": SMALL}
+    agent = make_agent(env, algo, **(small | settings))
     obs = env.reset(1)
     agent.initialize_statistics(obs)
     return agent, env, obs
@@ -112,7 +114,7 @@ class Patchwork:
     def __init__(self, copies: int = 5) -> None:
         group = Group("g", ("a", "b"), 1, Discrete(2), "t")
         self.spec, self.num_envs, self.device = EnvSpec("patchwork", ("a", "b"), (group,)), copies, CPU
-        self.replay_differs = ()
+        self.replay_differs: tuple[int, ...] = ()
 
     def reset(self, seed: int) -> PerGroup:
         self.draw = torch.Generator().manual_seed(seed)
@@ -218,7 +220,7 @@ def test_explained_variance_is_judged_by_returns_that_are_known():
         rest[t] = steps[t].reward["g"] + 0.9 * torch.where(ended, 0.0, rest[t + 1])
     final = [torch.where(steps[t].done[:, None], 0.0, rest[t + 1]) for t in learner.rollout.final_obs]
     said = torch.cat([rest, torch.stack(final)]).flatten(0, 1)
-    learner.critic.forward = lambda _: said  # type: ignore[method-assign, assignment]
+    learner.critic.forward = lambda _: said
     _, stats = agent._batches()
     assert float(stats["losses/explained_variance"]["g"]) == pytest.approx(1, abs=1e-5)
 
@@ -247,10 +249,14 @@ def test_the_first_minibatch_of_every_iteration_has_ratio_one(
         assert len(seen) == 4  # two groups, two minibatches
         assert max(seen[:2]) < 1e-4
         assert min(seen[2:]) > 1e-4  # or the first would prove nothing
-    assert not any(torch.equal(one, other) for one, other in zip(divisors, divisors[1:], strict=False))
+    assert not any(torch.equal(one, other) for one, other in pairwise(divisors))
 
 
 # ---- which rows, how many steps
+
+
+def joined(parts: list[list[float]]) -> list[float]:
+    return [value for part in parts for value in part]
 
 
 def test_every_epoch_learns_from_every_row_once(monkeypatch: pytest.MonkeyPatch):
@@ -259,13 +265,13 @@ def test_every_epoch_learns_from_every_row_once(monkeypatch: pytest.MonkeyPatch)
     everything = {name: sorted(x.rollout.log_prob.flatten().tolist()) for name, x in agent.learners.items()}
     update(agent)
     assert len(seen) == 2 * 2 * 3
-    orders = []
+    orders: list[list[float]] = []
     for name in agent.learners:
         parts = [values for group, values in seen if group == name]
         for epoch in (parts[:3], parts[3:]):
             assert max(map(len, epoch)) - min(map(len, epoch)) <= 1
-            assert sorted(sum(epoch, [])) == everything[name]
-            orders.append(sum(epoch, []))
+            assert sorted(joined(epoch)) == everything[name]
+            orders.append(joined(epoch))
     assert orders[0] != orders[1]
 
 
@@ -369,11 +375,16 @@ def test_schedules_of_the_step_size(schedule: str, progress: float, factor: floa
 def test_a_decay_takes_the_entropy_bonus_down_as_well(monkeypatch: pytest.MonkeyPatch):
     for schedule, expected in (("linear", 0.25), ("constant", 1.0), ("kl", 1.0)):
         agent, _, _ = filled(lr_schedule=schedule)
-        scales = []
+        scales: list[float] = []
         learn = GroupLearner.learn
 
         def watched(
-            self: GroupLearner, batch: Batch, scale: float, entropy_scale: float, scales: Any = scales, learn: Any = learn
+            self: GroupLearner,
+            batch: Batch,
+            scale: float,
+            entropy_scale: float,
+            scales: Any = scales,
+            learn: Any = learn,
         ) -> Any:
             scales.append(entropy_scale)
             return learn(self, batch, scale, entropy_scale)
@@ -483,20 +494,24 @@ def spoil(agent: MAPPO, agents: list[int]) -> None:
     agent.learners["agent"].rollout.obs[3, :, agents] = torch.nan
 
 
-def test_a_bad_observation_stops_its_own_agent_only_where_nothing_is_shared():
-    hit, _, _ = filled(algo="ippo", share=False, num_minibatches=1, update_epochs=1, normalize_advantage=False)
-    plain, _, _ = filled(algo="ippo", share=False, num_minibatches=1, update_epochs=1, normalize_advantage=False)
+@pytest.mark.parametrize("normalize_advantage", [True, False])
+def test_a_bad_observation_stops_its_own_agent_only_where_nothing_is_shared(normalize_advantage: bool):
+    settings = {"share": False, "num_minibatches": 1, "update_epochs": 1, "normalize_advantage": normalize_advantage}
+    hit, _, _ = filled(algo="ippo", **settings)
+    plain, _, _ = filled(algo="ippo", **settings)
     before = {name: p.clone() for name, p in hit.learners["agent"].actor.named_parameters()}
     spoil(hit, [1])
     stats = update(hit)
     update(plain)
-    assert stats["non_finite/actor"]["agent"].tolist() == [0, 1, 0]
+    for network in ("actor", "critic"):
+        assert stats[f"non_finite/{network}"]["agent"].tolist() == [0, 1, 0]
     undisturbed = dict(plain.learners["agent"].actor.named_parameters())
     for name, p in hit.learners["agent"].actor.named_parameters():
         assert torch.equal(p[1], before[name][1])
         for other in (0, 2):
-            assert torch.equal(p[other], undisturbed[name][other])
             assert not torch.equal(p[other], before[name][other])
+            if not normalize_advantage:  # its scale is the whole group's
+                assert torch.equal(p[other], undisturbed[name][other])
 
 
 @pytest.mark.parametrize("algo", ["mappo", "ippo"])
@@ -540,8 +555,7 @@ def test_scaled_rewards_are_divided_and_not_centred():
 
 
 def test_without_measures_critics_see_raw_observations_and_learn_raw_returns():
-    plain = {"normalize_obs": False, "normalize_value": False, "normalize_advantage": False}
-    agent, _, _ = begun(**plain)
+    agent, _, _ = begun(normalize_obs=False, normalize_value=False, normalize_advantage=False)
     env = make(ONE_GROUP, 8, CPU)
     _, steps = collect(agent, env, env.reset(1))
     rows = agent._batches()[0]["agent"]

@@ -51,7 +51,7 @@ def mean_by_hand(x: list[list[float]], alive: Tensor, share: bool) -> float:
     """Over living entries together, or the sum over agents of each one's own mean."""
     columns = [[x[b][a] for b in range(B) if alive[b, a] > 0] for a in range(A)]
     if share:
-        everything = sum(columns, [])
+        everything = [value for column in columns for value in column]
         return sum(everything) / len(everything)
     return sum(sum(column) / len(column) for column in columns)
 
@@ -102,9 +102,7 @@ def test_what_is_told_about_the_policy_equals_a_loop(discrete: bool):
         "losses/actor": -mean_by_hand(grid(gain), rows.alive, True),
         "losses/entropy": mean_by_hand(pi.entropy().tolist(), rows.alive, True),
         "losses/approx_kl": mean_by_hand((log_ratio.exp() - 1 - log_ratio).tolist(), rows.alive, True),
-        "losses/clip_fraction": mean_by_hand(
-            ((log_ratio.exp() - 1).abs() > CLIP).double().tolist(), rows.alive, True
-        ),
+        "losses/clip_fraction": mean_by_hand(((log_ratio.exp() - 1).abs() > CLIP).double().tolist(), rows.alive, True),
     }
     assert {tag: float(value) for tag, value in stats.items()} == pytest.approx(expected, abs=1e-5)
     assert not any(value.requires_grad for value in stats.values())

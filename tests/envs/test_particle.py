@@ -1,4 +1,4 @@
-"""The batched particle world beside mpe2's own, copy by copy over whole episodes; then what is its own: seeds, state."""
+"""The batched particle world beside mpe2's own, copy by copy over whole episodes; then seeds, state and errors."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def assert_twins(env: ParticleEnv, name: str, steps: int, directed: bool, **kwar
 @pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
 @pytest.mark.parametrize(("n", "ratio"), [(1, 0.5), (2, 0.0), (2, 1.0), (3, 0.5), (5, 0.25)])
 def test_simple_spread_equals_mpe2(n: int, ratio: float, continuous: bool, directed: bool):
-    kwargs = {"N": n, "local_ratio": ratio, "max_cycles": 25, "continuous_actions": continuous}
+    kwargs: dict[str, Any] = {"N": n, "local_ratio": ratio, "max_cycles": 25, "continuous_actions": continuous}
     assert_twins(make(**kwargs), "simple_spread_v3", 25, directed, **kwargs)
 
 

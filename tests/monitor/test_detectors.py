@@ -8,7 +8,11 @@ from marl_stable.monitor.detectors import SAME_ACTION_SHARE, STUCK_DIMENSIONS_SH
 from marl_stable.types import ActionSpec, Box, Discrete, EnvSpec, Group
 
 BOX = Box((-1.0,), (1.0,))
-GROUPS: tuple[tuple[str, int, ActionSpec], ...] = (("walker", 2, Discrete(5)), ("arm", 2, BOX), ("rock", 1, Discrete(1)))
+GROUPS: tuple[tuple[str, int, ActionSpec], ...] = (
+    ("walker", 2, Discrete(5)),
+    ("arm", 2, BOX),
+    ("rock", 1, Discrete(1)),
+)
 
 
 def detector() -> RepeatedAction:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from marl_stable.config import Activation, NetworkConfig
+from marl_stable.config import Activation, Block, NetworkConfig, Norm
 from marl_stable.networks.body import ACTIVATIONS, Network, ResidualBlock
 from marl_stable.networks.layers import LayerNorm, Linear
 from tests.networks.singles import like_agent
 
 A, N, INPUTS, OUTPUTS = 3, 6, 5, 2
+NORMS: tuple[Norm, ...] = ("none", "layer")
+BLOCKS: tuple[Block, ...] = ("plain", "residual")
 CONFIGS = [
     NetworkConfig(hidden=(16, 8), norm=norm, block=block, activation="silu", final_init=None)
-    for norm, block in product(("none", "layer"), ("plain", "residual"))
+    for norm, block in product(NORMS, BLOCKS)
 ]
 
 
@@ -26,7 +29,11 @@ def built(config: NetworkConfig, agents: int | None = None, seed: int = 0) -> Ne
     return Network(INPUTS, OUTPUTS, config, agents, torch.Generator().manual_seed(seed))
 
 
-def inputs(*shape: int) -> torch.Tensor:
+def linears_of(network: Network) -> list[Linear]:
+    return [m for m in network.modules() if isinstance(m, Linear)]
+
+
+def inputs(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
@@ -50,31 +57,31 @@ def test_the_gradient_of_one_agent_touches_no_other(config: NetworkConfig):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("norm", ["none", "layer"])
-def test_a_plain_network_is_linear_norm_activation_again_and_again(activation: Activation, norm: str):
-    config = NetworkConfig(hidden=(16, 8), norm="layer" if norm == "layer" else "none", activation=activation)
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_plain_network_is_linear_norm_activation_again_and_again(activation: Activation, norm: Norm):
+    config = NetworkConfig(hidden=(16, 8), norm=norm, activation=activation)
     network, x = built(config), inputs(N, INPUTS)
-    shape = {
+    shapes: dict[Activation, Callable[[Tensor], Tensor]] = {
         "tanh": torch.tanh,
         "relu": functional.relu,
         "leaky_relu": functional.leaky_relu,
         "elu": functional.elu,
         "gelu": functional.gelu,
         "silu": functional.silu,
-    }[activation]
-    linears = [m for m in network.modules() if isinstance(m, Linear)]
+    }
+    linears = linears_of(network)
     assert [tuple(m.weight.shape) for m in linears] == [(INPUTS, 16), (16, 8), (8, OUTPUTS)]
     h = x
     for linear in linears[:-1]:
         h = h @ linear.weight + linear.bias
         h = functional.layer_norm(h, h.shape[-1:]) if norm == "layer" else h
-        h = shape(h)
+        h = shapes[activation](h)
     torch.testing.assert_close(network(x), h @ linears[-1].weight + linears[-1].bias)
 
 
-@pytest.mark.parametrize("norm", ["none", "layer"])
-def test_a_residual_block_adds_two_layers_of_the_normed_input_to_the_input(norm: str):
-    config = NetworkConfig(hidden=(8,), norm="layer" if norm == "layer" else "none", block="residual")
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_residual_block_adds_two_layers_of_the_normed_input_to_the_input(norm: Norm):
+    config = NetworkConfig(hidden=(8,), norm=norm, block="residual")
     block = ResidualBlock(8, config, None)
     for p in block.parameters():
         nn.init.normal_(p, generator=torch.Generator().manual_seed(3))
@@ -101,10 +108,10 @@ def test_a_residual_network_has_one_block_per_entry_and_normalises_once_more_at_
     torch.testing.assert_close(network(x), expected)
 
 
-@pytest.mark.parametrize("block", ["plain", "residual"])
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("agents", [None, A])
-def test_the_last_layer_starts_small_or_like_any_other(block: str, agents: int | None):
-    config = NetworkConfig(hidden=(64, 64), block="residual" if block == "residual" else "plain")
+def test_the_last_layer_starts_small_or_like_any_other(block: Block, agents: int | None):
+    config = NetworkConfig(hidden=(64, 64), block=block)
     small, large = built(config, agents), built(replace(config, final_init=None), agents)
     for p in small.final.parameters():
         assert 0 < float(p.detach().abs().max()) <= 3e-3
@@ -116,11 +123,11 @@ def test_the_last_layer_starts_small_or_like_any_other(block: str, agents: int |
 
 def test_hidden_weights_are_drawn_as_configured():
     network = built(NetworkConfig(hidden=(32, 32), init="orthogonal", activation="relu"))
-    weight = network.hidden[3].weight.detach()
+    weight = linears_of(network)[1].weight.detach()
     assert weight.shape == (32, 32)
     torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(32), atol=1e-5, rtol=0)
     he = built(NetworkConfig(hidden=(256, 256), init="he", activation="relu"))
-    assert float(he.hidden[3].weight.detach().var()) == pytest.approx(2 / 256, rel=0.05)
+    assert float(linears_of(he)[1].weight.detach().var()) == pytest.approx(2 / 256, rel=0.05)
 
 
 def test_the_same_generator_builds_the_same_network():

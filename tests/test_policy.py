@@ -1,0 +1,218 @@
+"""A policy by itself: dictionaries in, dictionaries out, whatever agents, spaces and masks there are."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import marl_stable as ms
+from marl_stable.agents.config import default_config
+from marl_stable.agents.mappo import MAPPO
+from marl_stable.config import NetworkConfig
+from marl_stable.envs import catalog
+from marl_stable.policy import Loaded, Policy
+from marl_stable.types import Box, Discrete, EnvSpec, Group
+from tests.runs import ROOT, assert_equal, train
+
+CPU = torch.device("cpu")
+
+# Three kinds of agents: numbered from 3, two of a kind in a box of two by two, and one that sees a category of four.
+SPEC = EnvSpec(
+    "mixed",
+    ("walker_0", "arm_0", "walker_1", "reader_0"),
+    (
+        Group("walker", ("walker_0", "walker_1"), 2, Discrete(4, 3), "team"),
+        Group("arm", ("arm_0",), 3, Box((-1.0, 0.0, -2.0, 0.0), (1.0, 5.0, 2.0, 1.0), (2, 2)), "team"),
+        Group("reader", ("reader_0",), 4, Discrete(2), "team"),
+    ),
+)
+OBSERVATIONS: dict[str, Any] = {
+    "walker_0": np.array([0.5, -1.0], np.float32),
+    "walker_1": np.array([-2.0, 0.25], np.float64),
+    "arm_0": np.array([[1.0], [2.0], [3.0]], np.float32),
+    "reader_0": np.int64(2),
+}
+
+
+def make(deterministic: bool = True, seed: int = 0) -> Policy:
+    """Untrained, with large random last layers, so that actions differ from observation to observation."""
+    config = replace(default_config("mappo"), gamma=0.9, batch_size=1, num_minibatches=1)
+    agent = MAPPO(SPEC, replace(config, network=NetworkConfig((8,), final_init=2.0)), 1, CPU, seed=3)
+    return Policy(Loaded(agent, SPEC, 0, "last"), deterministic, seed)
+
+
+def draws(policy: Policy, count: int, agent: str, **masks: Any) -> list[Any]:
+    return [policy(OBSERVATIONS, **masks)[agent] for _ in range(count)]
+
+
+def test_actions_are_of_the_spaces_of_their_agents() -> None:
+    for deterministic in (True, False):
+        actions = make(deterministic)(OBSERVATIONS)
+        assert list(actions) == ["walker_0", "walker_1", "arm_0", "reader_0"]
+        for agent, legal in (("walker_0", {3, 4, 5, 6}), ("walker_1", {3, 4, 5, 6}), ("reader_0", {0, 1})):
+            assert type(actions[agent]) is np.int64
+            assert actions[agent] in legal
+        arm: NDArray[np.float32] = actions["arm_0"]
+        assert (arm.shape, arm.dtype) == ((2, 2), np.float32)
+        assert (np.array([[-1, 0], [-2, 0]]) <= arm).all()
+        assert (arm <= np.array([[1, 5], [2, 1]])).all()
+
+
+def test_deterministic_is_the_likeliest_action_and_drawing_follows_the_probabilities() -> None:
+    policy = make()
+    assert len({int(action) for action in draws(policy, 5, "walker_0")}) == 1
+    obs = {
+        "walker": torch.tensor([[[0.5, -1.0], [-2.0, 0.25]]]),
+        "arm": torch.zeros(1, 1, 3),
+        "reader": torch.zeros(1, 1, 4),
+    }
+    probs = policy._agent.policy(obs)["walker"].logits[0, 0].softmax(-1)  # type: ignore[attr-defined]
+    assert policy(OBSERVATIONS)["walker_0"] == int(probs.argmax()) + 3
+    drawn = np.array(draws(make(deterministic=False), 2_000, "walker_0"))
+    shares = [(drawn == action).mean() for action in (3, 4, 5, 6)]
+    assert np.abs(np.array(shares) - probs.numpy()).max() < 0.04
+
+
+def test_drawing_is_repeated_by_its_seed() -> None:
+    first, again, other = (draws(make(False, seed), 20, "arm_0") for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_agents_that_are_not_there_get_no_action_and_change_none() -> None:
+    policy = make()
+    everyone = policy(OBSERVATIONS)
+    for agent in OBSERVATIONS:
+        alone = policy({agent: OBSERVATIONS[agent]})
+        assert list(alone) == [agent]
+        assert np.array_equal(alone[agent], everyone[agent])
+    assert policy({}) == {}
+
+
+def test_the_order_of_the_observations_is_of_no_consequence() -> None:
+    backwards = dict(reversed(OBSERVATIONS.items()))
+    assert {k: v.tolist() for k, v in make()(backwards).items()} == {
+        k: v.tolist() for k, v in make()(OBSERVATIONS).items()
+    }
+
+
+def test_a_category_is_seen_as_in_training() -> None:
+    policy = make()
+    for category in range(4):
+        as_number = policy({"reader_0": np.int64(category)})
+        one_hot = policy({"reader_0": np.eye(4)[category]})
+        assert as_number == one_hot
+    with pytest.raises(
+        ms.UsageError, match=r"the observation of reader_0 is 4; in training it was a category from 0 to 3"
+    ):
+        policy({"reader_0": np.int64(4)})
+    with pytest.raises(ms.UsageError, match="reader_0 is -1"):
+        policy({"reader_0": -1})
+
+
+def test_masks_forbid_actions() -> None:
+    for deterministic in (True, False):
+        policy = make(deterministic)
+        for only in range(4):
+            mask = {"walker_0": np.eye(4, dtype=np.int8)[only]}
+            found = {int(action) for action in draws(policy, 20, "walker_0", action_masks=mask)}
+            assert found == {only + 3}
+    some = {int(a) for a in draws(make(False), 300, "walker_0", action_masks={"walker_0": np.array([1, 0, 1, 0])})}
+    assert some == {3, 5}
+    unmasked, masked = make()(OBSERVATIONS), make()(OBSERVATIONS, {"walker_0": np.eye(4)[0], "arm_0": np.zeros(2)})
+    assert all(np.array_equal(unmasked[agent], masked[agent]) for agent in ("walker_1", "arm_0", "reader_0"))
+
+
+@pytest.mark.parametrize(
+    ("observations", "masks", "said"),
+    [
+        ({"stranger": np.zeros(2)}, {}, r"agent 'stranger' is not of this policy; it acts for walker_0, arm_0"),
+        ({"walker_0": np.zeros(3)}, {}, r"the observation of walker_0 has 3 numbers; in training it had 2\."),
+        ({"arm_0": np.zeros(())}, {}, "the observation of arm_0 has 1 numbers; in training it had 3"),
+        ({"walker_0": np.zeros(2)}, {"walker_0": np.zeros(4)}, "an action mask of group 'walker' allows no action"),
+        (
+            {"walker_0": np.zeros(2)},
+            {"walker_0": np.ones(5)},
+            r"has shape \(5,\); it must have one number for each of the 4",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(observations: Any, masks: Any, said: str) -> None:
+    with pytest.raises(ms.UsageError, match=said):
+        make()(observations, masks)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("policy") / "run"
+    assert train(path, "--quiet", "--algo.lr", "0.05") == 0
+    return path
+
+
+def test_a_loaded_policy_acts_as_in_evaluation(run: Path) -> None:
+    policy = ms.load_policy(run, checkpoint="last")
+    env = catalog.make_single("particle/simple_spread_v3", {"max_cycles": 5})
+    observations, _ = env.reset(seed=4)
+    policy.reset()
+    while env.agents:
+        rows = torch.tensor(np.stack([observations[agent] for agent in env.possible_agents]))
+        wanted = policy._agent.policy({"agent": rows.unsqueeze(0)})["agent"].mode()[0]
+        actions = policy(observations)
+        assert [actions[agent] for agent in env.possible_agents] == wanted.tolist()
+        observations, *_ = env.step(actions)
+    assert isinstance(policy, ms.Policy)
+    assert (policy.steps, policy.deterministic) == (240, True)
+    assert not ms.load_policy(str(run), deterministic=False).deterministic
+
+
+def test_the_best_checkpoint_is_taken_else_the_last(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    best = torch.load(copy / "checkpoints/best.pt", weights_only=True)["steps"]
+    assert ms.load_policy(copy).steps == best
+    (copy / "checkpoints/best.pt").unlink()
+    assert ms.load_policy(copy).steps == 240
+    with pytest.raises(
+        ms.UsageError, match=r"has no checkpoint to load: .*best\.pt does not exist\. Is it a run folder\?"
+    ):
+        ms.load_policy(copy, checkpoint="best")
+    shutil.copy(copy / "checkpoints/last.pt", copy / "checkpoints/best.pt")  # a user's own idea of the best
+    assert ms.load_policy(copy).steps == 240
+    (copy / "checkpoints/last.pt").write_bytes(b"")
+    (copy / "checkpoints/best.pt").write_bytes(b"")
+    with pytest.raises(ms.UsageError, match=r"best\.pt cannot be read .*last\.pt cannot be read"):
+        ms.load_policy(copy)
+    with pytest.raises(ms.UsageError, match="Is it a run folder"):
+        ms.load_policy(tmp_path / "nothing")
+
+
+def test_loading_needs_no_environment(run: Path) -> None:
+    code = f"""
+import sys
+for library in ("pettingzoo", "mpe2", "pygame", "tensorboard", "rich", "ruamel"):
+    sys.modules[library] = None
+import numpy as np, marl_stable as ms
+policy = ms.load_policy({str(run)!r})
+print(policy({{"agent_1": np.zeros(18)}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "agent_1" in done.stdout
+
+
+def test_the_whole_policy_is_in_its_state() -> None:
+    first, second = make(), make()
+    for learner in second._agent.learners.values():
+        for parameter in learner.actor.parameters():
+            parameter.data.mul_(2)
+    second._agent.load_policy_state(first._agent.policy_state())
+    assert_equal(first._agent.policy_state(), second._agent.policy_state())
