@@ -41,12 +41,11 @@ def train(run: Path, *more: str) -> int:
     return main(words(run, *more))
 
 
-def start(*arguments: str, cwd: Path | None = None, **options: Any) -> subprocess.Popen[str]:
+def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
     """`python -m marl_stable ...` as a process of its own."""
-    options = {"env": os.environ, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    options["env"] = options["env"] | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
     command = [sys.executable, "-W", "error", "-m", "marl_stable", *arguments]
-    return subprocess.Popen(command, cwd=cwd, text=True, **options)
+    return subprocess.Popen(command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
@@ -98,10 +97,9 @@ def assert_equal(left: Any, right: Any, place: str = "") -> None:
 
 def assert_same_run(left: Path, right: Path) -> None:
     """Everything that a resumed run promises to share with the uninterrupted one."""
-    states = [checkpoint(left), checkpoint(right)]
-    for state in states:
-        del state["training"]["seconds"]
-    assert_equal(*states)
+    state, other = checkpoint(left), checkpoint(right)
+    del state["training"]["seconds"], other["training"]["seconds"]
+    assert_equal(state, other)
     assert rows(left) == rows(right)
     assert incidents(left) == incidents(right)
     assert metadata(left)["returns"] == metadata(right)["returns"]

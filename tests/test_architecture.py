@@ -236,7 +236,7 @@ def test_a_planted_violation_is_found(module: str, source: str) -> None:
         ("marl_stable.training", "from marl_stable.checkpoint import save"),
         ("marl_stable.agents.mappo", "from .config import MAPPOConfig"),
         ("marl_stable.types", "if TYPE_CHECKING:\n  from marl_stable.run import Run"),
-        ("marl_stable.cli", "import tyro\nfrom marl_stable import train"),
+        ("marl_stable.flags", "import tyro\nfrom marl_stable import train"),
         ("marl_stable.report.board", "from torch.utils.tensorboard import SummaryWriter"),
         ("marl_stable.optim", "import marl_stablest, typography"),
     ],

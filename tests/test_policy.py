@@ -62,7 +62,7 @@ def test_actions_are_of_the_spaces_of_their_agents() -> None:
             assert type(actions[agent]) is np.int64
             assert actions[agent] in legal
         arm: NDArray[np.float32] = actions["arm_0"]
-        assert (arm.shape, arm.dtype) == ((2, 2), np.float32)
+        assert (arm.shape, arm.dtype.name) == ((2, 2), "float32")
         assert (np.array([[-1, 0], [-2, 0]]) <= arm).all()
         assert (arm <= np.array([[1, 5], [2, 1]])).all()
 

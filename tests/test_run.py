@@ -278,7 +278,12 @@ def test_two_processes_cannot_run_one_run(capsys: pytest.CaptureFixture[str]) ->
 def test_metadata_says_running_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Any]] = []
     collect = training.collect
-    monkeypatch.setattr(training, "collect", lambda *a: seen.append(metadata(Path("run"))) or collect(*a))
+
+    def looking(*arguments: Any) -> bool:
+        seen.append(metadata(Path("run")))
+        return collect(*arguments)
+
+    monkeypatch.setattr(training, "collect", looking)
     assert train(Path("run"), "--quiet") == 0
     assert {entry["status"] for entry in seen} == {"running"}
     assert seen[0]["pid"] == os.getpid()

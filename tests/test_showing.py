@@ -14,6 +14,7 @@ from PIL import Image
 
 from marl_stable import showing
 from marl_stable.cli import main
+from marl_stable.envs import catalog
 from marl_stable.types import UsageError
 from tests.runs import checkpoint, train
 
@@ -194,8 +195,13 @@ def test_what_cannot_be_drawn_is_refused_and_leaves_no_file(
 
 def test_a_run_on_many_copies_is_evaluated_on_as_many(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    make = showing.catalog.make
-    monkeypatch.setattr(showing.catalog, "make", lambda c, d, copies: made.append(copies) or make(c, d, copies))
+    make = catalog.make
+
+    def counting(config: Any, device: Any, copies: int) -> Any:
+        made.append(copies)
+        return make(config, device, copies)
+
+    monkeypatch.setattr(catalog, "make", counting)
     for episodes in (3, 100):
         assert showing.evaluate(run, episodes=episodes)["episodes"] == episodes
         assert showing.evaluate(run, "mpe2/simple_spread_v3", episodes=episodes)["episodes"] == episodes

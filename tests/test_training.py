@@ -102,7 +102,9 @@ def test_figures_are_those_of_the_episodes_that_ended_in_the_iteration() -> None
     read = read_metrics(Path("run/metrics.csv"))
     steps = [0, *(int(s) // 4 for s in read["steps"])]  # of each copy
     for i, (begin, end) in enumerate(pairwise(steps)):
-        returns, lengths, rewards = [], [], []
+        returns: list[float] = []
+        lengths: list[int] = []
+        rewards: list[float] = []
         for episodes in copies:
             t = 0
             for episode in episodes:

@@ -6,6 +6,7 @@ of A * O, the features of the joint observation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -125,7 +126,7 @@ class MAPPO:
 
     def _schedule(self, progress: float) -> tuple[float, float]:
         """Factors of the step size and of the entropy bonus; decays take both down together."""
-        decay = {"linear": 1 - progress, "cosine": 0.5 * (1 + torch.tensor(torch.pi * progress).cos().item())}
+        decay = {"linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
         factor = max(decay.get(self.config.lr_schedule, 1.0), 0.0)
         return factor * self.kl_scale, factor
 

@@ -15,6 +15,7 @@ from marl_stable.networks.heads import Distribution
 from marl_stable.normalize import robust
 
 ADVANTAGE_WINSOR = 5.0  # robust deviations
+ROUNDING = 1e-4  # of the mean: a smaller deviation is none
 POLICY_STATS = ("losses/actor", "losses/entropy", "losses/approx_kl", "losses/clip_fraction")
 
 
@@ -74,12 +75,16 @@ def value_loss(value: Tensor, batch: Batch, clip_value: float | None, share: boo
 
 
 def normalized_advantage(advantage: Tensor, alive: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 over a group's active steps `(B, A)`, winsorised at five robust deviations."""
-    active = alive > 0
-    centre, scale = robust(advantage.reshape(-1, 1), active.reshape(-1, 1))
+    """Mean 0 and deviation 1 over a group's active steps `(B, A)`, winsorised at five robust deviations.
+
+    What is not a number has no part in either and stays so, to be refused with its own agent's step.
+    """
+    known = (alive > 0) & ~advantage.isnan()
+    centre, scale = robust(advantage.reshape(-1, 1), known.reshape(-1, 1))
     reach = ADVANTAGE_WINSOR * scale
-    advantage = torch.where(active, torch.clamp(advantage, centre - reach, centre + reach), 0.0)
-    count = alive.sum().clamp_min(1)
-    mean = (advantage * alive).sum() / count
-    var = ((advantage - mean).square() * alive).sum() / count
-    return (advantage - mean) / var.sqrt().clamp_min(1e-8)
+    advantage = torch.where(alive > 0, torch.clamp(advantage, centre - reach, centre + reach), 0.0)
+    count = known.sum().clamp_min(1)
+    mean = torch.where(known, advantage, 0.0).sum() / count
+    var = torch.where(known, (advantage - mean).square(), 0.0).sum() / count
+    floor = (ROUNDING * mean.abs()).clamp_min(1e-8)  # where all are equal, what is left of them is rounding
+    return (advantage - mean) / torch.maximum(var.sqrt(), floor)

@@ -1,0 +1,45 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from marl_stable.cli import COMMANDS, train_config
+from marl_stable.run import train
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_environment_has_at_most_15_lines_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "ParallelEnv" in block)
+    assert len([line for line in source.splitlines() if line.strip()]) <= 15
+    monkeypatch.chdir(tmp_path)
+    Path("meet.py").write_text(source, encoding="utf-8")
+    small = {"env__num_envs": 40, "algo__batch_size": 800, "eval_every": 0, "eval_episodes": 20, "quiet": True}
+    run = train(env="meet.py:Meet", total_steps=12_000, seed=1, **small)
+    assert run.status == "finished"
+    baselines = run.folder.metadata["baselines"]
+    assert run.returns[-1][1] > max(baselines["random"]["return"], baselines["best_constant"]["return"])
+
+
+@pytest.mark.parametrize("command", re.findall(r"^marl-stable (\w+) .*$", README, re.MULTILINE))
+def test_its_commands_exist(command: str) -> None:
+    assert command in COMMANDS
+
+
+def test_its_flags_exist() -> None:
+    for flags in re.findall(r"^marl-stable train ((?:[a-z_]+ )?--(?!resume).*?)(?: +#.*)?$", README, re.MULTILINE):
+        train_config(
+            flags.replace("'", "").replace('{"continuous_actions": true}', '{"continuous_actions":true}').split()
+        )
+    for flag in re.findall(r"`--(algo\.[a-z0-9.-]+)", README):
+        assert flag.replace("-", "_") in dict.fromkeys(_keys()), flag
+
+
+def _keys() -> list[str]:
+    from marl_stable.config import keys
+
+    return keys(train_config([]))
