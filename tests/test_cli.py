@@ -100,7 +100,7 @@ for line in json.loads(sys.argv[1]):
 
 
 @pytest.mark.parametrize("line", QUICK)
-def test_what_needs_no_training_takes_less_than_half_a_second(line: str, tmp_path: Path) -> None:
+def test_what_needs_no_training_takes_no_time(line: str, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
 
     def seconds() -> float:
@@ -110,8 +110,8 @@ def test_what_needs_no_training_takes_less_than_half_a_second(line: str, tmp_pat
         assert process.returncode == (0 if line in QUICK[:3] else 2)
         return float(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
 
-    tries = (seconds() for _ in range(5))  # on a busy machine the same work takes twice as long
-    assert any(taken < 0.5 for taken in tries)  # 0.2 s, and with tyro's help 0.4 s
+    limit = 0.8 if line == "train --help" else 0.5  # 0.4 s, which is tyro's; all else 0.2 s
+    assert any(seconds() < limit for _ in range(4))  # on a busy machine the same work takes twice as long
 
 
 def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,13 @@ def test_its_environment_has_at_most_15_lines_and_trains(tmp_path: Path, monkeyp
     assert len([line for line in source.splitlines() if line.strip()]) <= 15
     monkeypatch.chdir(tmp_path)
     Path("meet.py").write_text(source, encoding="utf-8")
-    small = {"env__num_envs": 40, "algo__batch_size": 800, "eval_every": 0, "eval_episodes": 20, "quiet": True}
+    small: dict[str, Any] = {
+        "env__num_envs": 40,
+        "algo__batch_size": 800,
+        "eval_every": 0,
+        "eval_episodes": 20,
+        "quiet": True,
+    }
     run = train(env="meet.py:Meet", total_steps=12_000, seed=1, **small)
     assert run.status == "finished"
     baselines = run.folder.metadata["baselines"]

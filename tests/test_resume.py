@@ -91,7 +91,7 @@ class Stuck(Walk):
 
     def step(self, actions):
         Stuck.count += 1
-        if Stuck.count == 2500:
+        if Stuck.count == 1600:
             Path("stuck").touch()
             time.sleep(60)
         return super().step(actions)
