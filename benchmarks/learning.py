@@ -68,8 +68,8 @@ def table() -> str:
     lines = [
         f"Greedy return of the last checkpoint on mpe2 1.1.1 ({UNIT}), {EPISODES} episodes a seed.",
         "",
-        "| task | algorithm | steps | IQM | 95% interval | seeds | worst | dead | best to final | steps/s | commit |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| task | algorithm | steps | IQM | 95% interval | seeds | worst | dead | best to final | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for task, variant, steps in sorted({(e["task"], e["variant"], e["total_steps"]) for e in entries}):
         group = [e for e in entries if (e["task"], e["variant"], e["total_steps"]) == (task, variant, steps)]
@@ -77,10 +77,9 @@ def table() -> str:
         low, high = interval(values)
         dead = int((values <= BEST_CONSTANT).sum())
         drop = float(np.mean([e["best_to_final"] for e in group]))
-        speed = int(np.median([e["steps_per_second"] for e in group]))
         lines.append(
             f"| {task} | {variant} | {steps / 1e6:g}M | {trim_mean(values, 0.25):.2f} | {low:.2f} to {high:.2f} "
-            f"| {len(values)} | {values.min():.2f} | {dead} | {drop:.2f} | {speed:,} | {group[-1]['commit'][:10]} |"
+            f"| {len(values)} | {values.min():.2f} | {dead} | {drop:.2f} | {group[-1]['commit'][:10]} |"
         )
     return "\n".join(lines) + "\n"
 

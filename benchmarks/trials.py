@@ -44,6 +44,10 @@ def run_missing(trials: Iterable[Trial], file: Path, measure: Callable[[ms.Run],
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             run = ms.train(**trial.flags, seed=trial.seed, run_dir=str(Path(folder) / "run"), quiet=True)
+            if run.status != "finished":
+                raise SystemExit(
+                    f"{trial.variant} {trial.task} seed {trial.seed} was {run.status}; nothing is kept of it"
+                )
             found = measure(run)
         entry = {
             "variant": trial.variant,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import marl_stable as ms
 from marl_stable import checkpoint as checkpoints
 from marl_stable import run as run_module
 from marl_stable.cli import main
@@ -131,6 +132,9 @@ def test_an_environment_that_fails_before_training_leaves_one_sentence_and_no_fo
     (sentence,) = captured.err.splitlines()
     assert sentence.startswith("error: line.py:Line failed in step 3 of an episode (copy 0, seed ")
     assert captured.out == ""
+    assert not Path("runs").exists()
+    with pytest.raises(ms.UsageError, match="failed in step 3 of an episode"):
+        ms.train(env="line.py:Line", env__kwargs={"fault": fault, "everywhere": True, "at": 3}, quiet=True)
     assert not Path("runs").exists()
 
 

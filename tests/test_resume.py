@@ -109,6 +109,11 @@ VARIANTS = {
         *("--algo.weight-decay", "0.01", "--algo.l1", "1e-4", "--algo.action-penalty", "0.01"),
         *("--algo.clip-value", "0.2", "--stability", "monitor"),
     ],
+    # Walk pays for the highest action, which these learn to repeat: what the monitor has counted must be kept as well.
+    "repeating": [
+        *("--env", "tests.envs.fakes:Walk", "--env.kwargs", "{}", "--algo.lr", "0.1"),
+        *("--algo.entropy-coef", "0", "--total-steps", "720"),
+    ],
     "copies out of step": ["--env", "uneven.py:Uneven", "--env.kwargs", "{}", "--env.num-envs", "5"],
 }
 
@@ -169,6 +174,7 @@ def test_a_run_interrupted_again_and_again_is_the_run_that_never_was(variant: st
     assert code == 0
     assert stops >= 3
     assert_same_run(Path("run"), Path("whole"))
+    assert incidents(Path("run")) or variant != "repeating"
     assert_equal(checkpoint(Path("run"), "best"), checkpoint(Path("whole"), "best"))
 
 
