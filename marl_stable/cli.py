@@ -253,3 +253,5 @@ def _say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
+    except OSError as error:
+        raise UsageError(f"the answer cannot be written to standard output ({error.strerror}).") from error

@@ -287,6 +287,7 @@ def _outcome(
     folder: RunFolder, training: Training, status: str, shown: dict[str, float], observer: RunObserver
 ) -> Outcome:
     values = [value for _, value in training.returns]
+    numbers = [value for value in values if not math.isnan(value)]
     return Outcome(
         folder=folder.path,
         status=status,
@@ -295,7 +296,7 @@ def _outcome(
         seconds=training.seconds,
         steps_per_second=training.steps / max(training.seconds, 1e-9),
         last_return=values[-1] if values else None,
-        best_return=max(values) if values else None,
+        best_return=max(numbers) if numbers else None,
         baselines=shown,
         incidents=observer.incidents.counts,
     )

@@ -188,6 +188,20 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the always full device of Linux")
+def test_an_answer_that_cannot_be_written_is_an_error_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["envs"]) == 2
+        with pytest.raises(OSError, match="No space"):
+            full.flush()
+        full.buffer.raw.close()  # what could not be written is given up
+    expected = "error: the answer cannot be written to standard output (No space left on device).\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_python_m_is_the_command(tmp_path: Path) -> None:
     process = start("presets", cwd=tmp_path)
     out, err = process.communicate()

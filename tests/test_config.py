@@ -86,15 +86,26 @@ DEFAULT = RunConfig(algo=ALGORITHMS["mappo"]())
 KINDS = {key: kind for key, kind in kinds(DEFAULT) if key != "measures"}  # which is there to change others
 
 
+BEFORE = values(DEFAULT)
+
+
 @pytest.mark.parametrize("key", KINDS)
 def test_every_field_is_a_flag_that_changes_it_and_nothing_else(key: str) -> None:
-    text = OTHER.get(key) or different(KINDS[key], values(DEFAULT)[key])
-    flag, underscores = "--" + key.replace("_", "-"), f"--{key}"
-    before = values(train_config([]))
-    for words in ([flag, text], [f"{flag}={text}"], [underscores, text]):
-        after = values(train_config(words))
-        assert {name for name in before if before[name] != after[name]} == {key}
-        assert after[key] == convert(text, KINDS[key], flag)
+    text, flag = OTHER.get(key) or different(KINDS[key], BEFORE[key]), "--" + key.replace("_", "-")
+    after = values(train_config([flag, text]))
+    assert {name for name in BEFORE if BEFORE[name] != after[name]} == {key}
+    assert after[key] == convert(text, KINDS[key], flag)
+
+
+@pytest.mark.parametrize(
+    "words", [["--env.num-envs", "9"], ["--env.num-envs=9"], ["--env.num_envs", "9"], ["--env.num_envs=9"]]
+)
+def test_flags_may_have_underscores_and_an_equals_sign(words: list[str]) -> None:
+    assert train_config(words).env.num_envs == 9
+
+
+def test_without_flags_there_are_the_defaults() -> None:
+    assert values(train_config([])) == BEFORE
 
 
 @pytest.mark.parametrize(("line", "said"), OUT_OF_RANGE, ids=[line for line, _ in OUT_OF_RANGE])

@@ -77,9 +77,9 @@ def test_deterministic_is_the_likeliest_action_and_drawing_follows_the_probabili
     }
     probs = policy._agent.policy(obs)["walker"].logits[0, 0].softmax(-1)  # type: ignore[attr-defined]
     assert policy(OBSERVATIONS)["walker_0"] == int(probs.argmax()) + 3
-    drawn = np.array(draws(make(deterministic=False), 2_000, "walker_0"))
+    drawn = np.array(draws(make(deterministic=False), 800, "walker_0"))
     shares = [(drawn == action).mean() for action in (3, 4, 5, 6)]
-    assert np.abs(np.array(shares) - probs.numpy()).max() < 0.04
+    assert np.abs(np.array(shares) - probs.numpy()).max() < 0.06
 
 
 def test_drawing_is_repeated_by_its_seed() -> None:

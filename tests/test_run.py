@@ -62,9 +62,7 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "EPISODES", 4)
-    monkeypatch.setattr(baselines, "SEARCH_EPISODES", 1)
-    monkeypatch.setattr(baselines, "CORNERS", 2)
-    monkeypatch.setattr(baselines, "RANDOM_CANDIDATES", 1)
+    monkeypatch.setattr(baselines, "BUDGET_STEPS", 0)  # no search for the best constant action
 
 
 def keywords(**more: Any) -> dict[str, Any]:

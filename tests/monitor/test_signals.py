@@ -33,10 +33,10 @@ def discrete(seed: int = 0) -> Tensor:
 
 
 def continuous(seed: int = 0) -> Tensor:
-    """`(T, E, A, D)` in [-1, 1], where a third repeat the step before."""
+    """`(T, E, A, D)` in [-1, 1], where half of the dimensions repeat the step before."""
     action = 2 * torch.rand(T, E, A, D, generator=draw(seed)) - 1
     for t in range(1, T):
-        action[t] = torch.where(torch.rand(E, A, 1, generator=draw(100 + t)) < 0.3, action[t - 1], action[t])
+        action[t] = torch.where(torch.rand(E, A, D, generator=draw(100 + t)) < 0.5, action[t - 1], action[t])
     return action
 
 
