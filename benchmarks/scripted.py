@@ -1,7 +1,9 @@
 """A hand-written expert for `simple_spread_v3`: good, not optimal, and a yardstick that needs no training.
 
 Each step it assigns landmarks to agents so that the sum of distances is least (Hungarian method), and each agent steers
-to its own by proportional-derivative control. Measured on mpe2 1.1.1: -7.8 (discrete), -6.1 (continuous).
+to its own by proportional-derivative control.
+
+    python -m benchmarks.scripted         # the expert beside random and no-op agents; writes results/baselines.md
 """
 
 from __future__ import annotations
@@ -9,6 +11,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+
+from benchmarks.trials import RESULTS
+from marl_stable.evaluation import describe
+
+TABLE = RESULTS / "baselines.md"
 
 DAMPING = 0.25  # seconds: how far ahead the velocity is counted
 GAIN = 16.0  # of full thrust per unit of distance
@@ -41,17 +48,39 @@ def _move(thrust: NDArray[np.float32]) -> int:
     return 1 + 2 * axis + int(thrust[axis] > 0)
 
 
-def spread_return(continuous: bool, episodes: int, seed: int) -> NDArray[np.float64]:
-    """`(episodes,)` per-agent mean, undiscounted, on mpe2."""
+def spread_return(continuous: bool, episodes: int, seed: int, kind: str = "scripted") -> NDArray[np.float64]:
+    """`(episodes,)` per-agent mean, undiscounted, on mpe2; `kind`: scripted, random, or no-op for ever."""
     from mpe2 import simple_spread_v3  # type: ignore[import-untyped]
 
     env = simple_spread_v3.parallel_env(continuous_actions=continuous)
+    for agent in env.possible_agents:
+        env.action_space(agent).seed(seed)
+    nothing = np.zeros(5, np.float32) if continuous else 0
     returns = []
     for episode in range(episodes):
         observations, _ = env.reset(seed=seed + episode)
         total = 0.0
         while env.agents:
-            observations, rewards, *_ = env.step(spread_actions(observations, continuous))
+            if kind == "scripted":
+                actions = spread_actions(observations, continuous)
+            else:
+                actions = {a: nothing if kind == "no-op" else env.action_space(a).sample() for a in env.agents}
+            observations, rewards, *_ = env.step(actions)
             total += float(np.mean(list(rewards.values())))
         returns.append(total)
     return np.array(returns)
+
+
+def main() -> None:
+    """Measure the yardsticks and write their table."""
+    lines = ["| policy on mpe2 1.1.1, 1,000 episodes | discrete | continuous |", "|---|---|---|"]
+    for kind in ("scripted", "no-op", "random"):
+        found = [describe(spread_return(continuous, 1_000, 0, kind)) for continuous in (False, True)]
+        cells = [f"{x['mean']:.2f} ({x['ci95'][0]:.2f} to {x['ci95'][1]:.2f})" for x in found]
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(TABLE.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

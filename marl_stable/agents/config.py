@@ -1,6 +1,6 @@
 """Every algorithm's settings, on one page. Imports no torch: the command line shows and checks them without it.
 
-Each default is the winner of `benchmarks/ablation.py` on three tasks; where one is not, its text says so.
+Defaults were compared one at a time on three tasks; `benchmarks/ablation.py` repeats the comparison.
 """
 
 from __future__ import annotations

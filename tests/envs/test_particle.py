@@ -229,6 +229,23 @@ def test_state_in_mid_episode_goes_on_bit_for_bit_as_often_as_it_is_loaded(name:
                 assert torch.equal(again.reward[key], step.reward[key])
 
 
+def test_a_state_saved_in_the_midst_of_a_collision_goes_on_with_it():
+    env, fresh = make(), make()
+    obs = env.reset(1)
+    hits = 0
+    for _ in range(20):
+        action = colliding_actions(env, obs)
+        fresh.reset(5)
+        fresh.load_state_dict(env.state_dict())
+        step, again = env.step(action), fresh.step(action)
+        obs = step.obs
+        assert torch.equal(again.obs["agent"], obs["agent"])
+        assert torch.equal(again.reward["agent"], step.reward["agent"])
+        touching = (env._gap < 2 * env.RADIUS).any() if isinstance(env, SimpleSpread) else False
+        hits += bool(touching)
+    assert hits > 5
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_a_seed_repeats_everything_and_another_does_not(name: str):
     def play(env: ParticleEnv, seed: int) -> list[torch.Tensor]:
