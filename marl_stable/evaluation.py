@@ -114,12 +114,11 @@ def summarize(episodes: Episodes, spec: EnvSpec) -> dict[str, Any]:
 
 def describe(values: NDArray[np.float64]) -> dict[str, Any]:
     """Mean, deviation, interquartile mean (Agarwal et al. 2021) and the 95% bootstrap interval of the mean."""
-    from scipy.stats import trim_mean  # takes as long to import as the rest of a short command
-
+    cut = len(values) // 4  # scipy's trim_mean does the same, and takes a second to import
     return {
         "mean": float(values.mean()),
         "std": float(values.std()),
-        "iqm": float(trim_mean(values, 0.25)),
+        "iqm": float(np.sort(values)[cut : len(values) - cut].mean()),
         "ci95": list(bootstrap_interval(values)),
     }
 

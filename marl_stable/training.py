@@ -175,7 +175,8 @@ def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool])
     run.evaluation_due = False
     value = float(episodes.mean_returns().mean())
     several_teams = len(run.envs.spec.teams) > 1
-    best = several_teams or value > max((point for _, point in run.returns), default=-math.inf)
+    known = [point for _, point in run.returns if not math.isnan(point)]
+    best = several_teams or value > max(known, default=-math.inf)
     run.returns.append((run.steps, value))
     observer.evaluated(run, episodes)
     if best or len(run.returns) == 1:
