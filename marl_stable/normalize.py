@@ -15,7 +15,7 @@ from torch import Tensor, nn
 WINSOR = 10.0  # deviations
 SHIFTED_SHARE, SHIFTED_UPDATES = 0.2, 3
 MEMORY = 1_000_000.0  # rows; bounded, so that late drift still moves the statistics
-SAMPLE = 2_048  # rows from which medians are taken; sorting a whole batch would cost a fifth of an update
+SAMPLE = 2_048  # rows from which medians are taken; sorting a whole batch would cost much of an update
 RELATIVE_FLOOR = 1e-2  # of the median deviation: below it a feature is noise on a constant
 ABSOLUTE_FLOOR = 1e-8
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from marl_stable.networks.heads import Distribution
+from marl_stable.networks.heads import Distribution, approx_kl
 from marl_stable.normalize import robust
 
 ADVANTAGE_WINSOR = 5.0  # robust deviations
@@ -57,7 +57,7 @@ def policy_loss(
     loss = -masked_mean(objective, batch.alive, share)
     with torch.no_grad():
         clipped = ((ratio - 1).abs() > clip_coef).to(ratio.dtype)
-        seen = torch.stack([-gain, entropy, ratio - 1 - log_ratio, clipped]) * batch.alive  # (4, B, A)
+        seen = torch.stack([-gain, entropy, approx_kl(log_ratio), clipped]) * batch.alive  # (4, B, A)
         means = seen.sum((1, 2)) / batch.alive.sum().clamp_min(1)
     return loss, dict(zip(POLICY_STATS, means.unbind(), strict=True))
 

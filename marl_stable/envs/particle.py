@@ -3,7 +3,7 @@
 Physics, rewards and observations equal mpe2's within 1e-6 over whole episodes; initial states are drawn by a generator
 of our own. Two choices make it fast: state is laid out features x copies, so that each operation runs over contiguous
 copies, and differences between entities and whole observations are products with constant matrices. State is float64
-because contacts are stiff: in float32 the twins part by 2e-4 within an episode.
+because contacts are stiff: in float32 the twins part within an episode.
 
 Shapes: E copies, N agents, L landmarks, M = N + L entities (agents first), P pairs of agents, C channel width.
 Rows of `pos` (2M, E): x0, y0, x1, y1, ... of every entity; rows of `vel` (2N, E) likewise.
