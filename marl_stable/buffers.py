@@ -1,16 +1,19 @@
-"""What the agents of a group saw and did since the last update, preallocated on the training device.
+"""What the agents of a group saw and did, preallocated on the training device: since the last update, or for long.
 
-Shapes: T steps, E environment copies, A agents, O observation features; raw actions are (T, E, A) or (T, E, A, D).
+Shapes: T steps, E environment copies, B = T * E rows, A agents, O observation features; raw actions are (T, E, A), or
+(T, E, A, D) where an action has several parts.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import os
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from marl_stable.types import Discrete, Group, Step
+from marl_stable.types import ActionSpec, Box, Discrete, EnvSpec, Group, Step, UsageError
 
 
 class Rollout:
@@ -18,8 +21,7 @@ class Rollout:
 
     def __init__(self, steps: int, copies: int, group: Group, device: torch.device) -> None:
         shape = (steps, copies, len(group.agents))
-        features = () if isinstance(group.action, Discrete) else (len(group.action.low),)
-        dtype = torch.int64 if isinstance(group.action, Discrete) else torch.float32
+        features, dtype = raw_action(group.action)
         self.obs = torch.zeros(steps + 1, *shape[1:], group.obs_size, device=device)  # the last row is what comes next
         self.action = torch.zeros(*shape, *features, dtype=dtype, device=device)
         self.log_prob = torch.zeros(shape, device=device)
@@ -71,3 +73,81 @@ class Rollout:
                 self.final_obs = {t: obs.to(self.obs.device) for t, obs in value.items()}
             else:
                 getattr(self, key).copy_(value)
+
+
+class Rows(NamedTuple):
+    """Transitions of one group drawn from a replay; raw values."""
+
+    obs: Tensor  # (B, A, O)
+    action: Tensor  # (B, A) or (B, A, D)
+    reward: Tensor  # (B, A)
+    next_obs: Tensor  # (B, A, O)
+    terminated: Tensor  # (B, A) bool
+    alive: Tensor  # (B, A) bool: the agent acted, and what followed is known
+
+
+class Replay:
+    """The last `slots` steps of E copies of one group, in a ring: step t lies in slot t modulo `slots`."""
+
+    def __init__(self, slots: int, copies: int, group: Group, device: torch.device) -> None:
+        shape = (slots, copies, len(group.agents))
+        features, dtype = raw_action(group.action)
+        self.obs = torch.zeros(*shape, group.obs_size, device=device)
+        self.next_obs = torch.zeros(*shape, group.obs_size, device=device)
+        self.action = torch.zeros(*shape, *features, dtype=dtype, device=device)
+        self.reward = torch.zeros(shape, device=device)
+        self.terminated = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.ended = torch.zeros(shape, dtype=torch.bool, device=device)  # terminated or truncated
+        self.alive = torch.zeros(shape, dtype=torch.bool, device=device)
+
+    @property
+    def slots(self) -> int:
+        """Steps that fit."""
+        return len(self.reward)
+
+    def write(self, t: int, name: str, obs: Tensor, action: Tensor, step: Step) -> None:
+        """Keep step `t` of group `name`: what was seen and done, and what followed."""
+        at = t % self.slots
+        self.obs[at], self.action[at], self.next_obs[at] = obs, action, step.next_obs[name]
+        self.reward[at], self.alive[at] = step.reward[name], step.alive[name]
+        self.terminated[at] = step.terminated[name]
+        torch.logical_or(step.terminated[name], step.truncated[name], out=self.ended[at])
+
+    def draw(self, rows: Tensor) -> Rows:
+        """The transitions `rows (B,)`, counted slot by slot and copy by copy."""
+        parts = (self.obs, self.action, self.reward, self.next_obs, self.terminated, self.alive)
+        return Rows(*(part.flatten(0, 1).index_select(0, rows) for part in parts))
+
+    def last(self, t: int, steps: int) -> slice | Tensor:
+        """The slots of the `steps` steps before `t`, oldest first."""
+        first = (t - steps) % self.slots
+        if first + steps <= self.slots:
+            return slice(first, first + steps)
+        return torch.arange(t - steps, t, device=self.reward.device) % self.slots
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything kept, `(slots, E, ...)` by name."""
+        return vars(self)
+
+
+def require_room(slots: int, copies: int, spec: EnvSpec, device: torch.device) -> None:
+    """Refuse a replay that does not fit into the memory that is free, before hours of filling it."""
+    per_step = sum(len(g.agents) * (8 * g.obs_size + 8 * math.prod(raw_action(g.action)[0]) + 7) for g in spec.groups)
+    needed = per_step * slots * copies
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
+    if needed > free:
+        raise UsageError(
+            f"algo.buffer_size is {slots * copies}, which needs {needed / 1e9:.1f} GB of memory where {free / 1e9:.1f} GB "
+            f"are free; set it to {int(0.8 * free / per_step)} or less."
+        )
+
+
+def _free_memory() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def raw_action(action: ActionSpec) -> tuple[tuple[int, ...], torch.dtype]:
+    """Trailing shape and type of a group's raw actions."""
+    if isinstance(action, Discrete):
+        return (), torch.int64
+    return ((len(action.low),), torch.float32) if isinstance(action, Box) else ((len(action.n),), torch.int64)

@@ -96,6 +96,33 @@ class RunningNorm(nn.Module):
         self.offset = self.mean.float()
 
 
+class ObservationNorm(RunningNorm):
+    """:class:`RunningNorm` of a group's observations: one for all agents where they share, else one each.
+
+    Features that say which actions are legal are no measurements: they pass as they are.
+    """
+
+    def __init__(self, agents: int, features: int, mask: int, share: bool, clip: float) -> None:
+        """`mask`: how many of the `features`, the last ones, are legal actions."""
+        self.features, self.share = features - mask, share
+        super().__init__((self.features,) if share else (agents, self.features), clip)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., A, O)` in deviations from the mean, legal actions untouched."""
+        if x.shape[-1] == self.features:
+            return super().forward(x)
+        return torch.cat([super().forward(x[..., : self.features]), x[..., self.features :]], dim=-1)
+
+    def take_in(self, obs: Tensor, alive: Tensor | None) -> None:
+        """Let raw observations `(N, A, O)` of living agents `(N, A)` into the statistics."""
+        obs = obs[..., : self.features]
+        weight = None if alive is None else alive.unsqueeze(-1).expand_as(obs)
+        if self.share:  # one statistic for all agents: their rows are rows alike
+            obs = obs.flatten(0, 1)
+            weight = None if weight is None else weight.flatten(0, 1)
+        self.update(obs, weight)
+
+
 def robust(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """Median and a robust deviation of each column of `(N, ...)` over entries where `w`.
 

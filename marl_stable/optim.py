@@ -89,7 +89,7 @@ class GuardedAdam:
         self.parameters = list(network.parameters())
         self.rows, self.betas, self.eps, self.refuse = rows, betas, eps, refuse
         self.weight_decay, self.l1 = weight_decay, l1
-        self.flat = _flatten(self.parameters, rows)
+        self.flat = flatten(self.parameters, rows)
         self.decays = _mask_of_weights(network, rows).to(self.flat)  # (P,) 1 for weight matrices
         self.m, self.v = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self.m_weight, self.v_weight = torch.zeros(rows, 1).to(self.flat), torch.zeros(rows, 1).to(self.flat)
@@ -158,7 +158,7 @@ class GuardedAdam:
             self.adaptive.load_state_dict(state["adaptive"])
 
 
-def _flatten(parameters: Sequence[nn.Parameter], rows: int) -> Tensor:
+def flatten(parameters: Sequence[nn.Parameter], rows: int) -> Tensor:
     """Move all parameters into one `(R, P)` tensor and make each a view of its part."""
     flat = torch.cat([p.detach().reshape(rows, -1) for p in parameters], dim=1).contiguous()
     start = 0
@@ -167,6 +167,11 @@ def _flatten(parameters: Sequence[nn.Parameter], rows: int) -> Tensor:
         p.data = flat[:, start : start + width].view(p.shape)
         start += width
     return flat
+
+
+def polyak(target: Tensor, learned: Tensor, tau: float) -> None:
+    """Move flattened parameters `(R, P)` by the share `tau` towards the learned ones (Lillicrap et al. 2016, alg. 1)."""
+    target.lerp_(learned, tau)
 
 
 def _mask_of_weights(network: nn.Module, rows: int) -> Tensor:

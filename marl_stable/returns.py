@@ -34,6 +34,40 @@ def gae(
     return advantage
 
 
+def gae_by_turns(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    ended: Tensor,
+    acted: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Tensor, Tensor]:
+    """:func:`gae` over each agent's own turns, all `(T, E, A)`; advantages, and where they are known.
+
+    An agent's reward is summed from its turn to its next, where its value is taken; one whose next turn lies beyond
+    the batch is not known yet (false, advantage 0).
+    """
+    advantage, known = torch.zeros_like(reward), torch.zeros_like(acted)
+    running, pending, ahead = (torch.zeros_like(reward[0]) for _ in range(3))
+    open_ended = torch.ones_like(acted[0])  # what follows lies beyond the batch
+    for t in range(len(reward) - 1, -1, -1):
+        over = ended[t]
+        ahead = torch.where(over, next_value[t].masked_fill(terminated[t], 0.0), ahead)
+        running, pending = running.masked_fill(over, 0.0), pending.masked_fill(over, 0.0)
+        open_ended = open_ended & ~over
+        pending = pending + reward[t]
+        gained = pending + gamma * ahead - value[t] + gamma * gae_lambda * running
+        turn = acted[t]
+        advantage[t] = torch.where(turn & ~open_ended, gained, 0.0)
+        known[t] = turn & ~open_ended
+        running = torch.where(turn, advantage[t], running)
+        ahead, pending = torch.where(turn, value[t], ahead), pending.masked_fill(turn, 0.0)
+        open_ended = open_ended & ~turn
+    return advantage, known
+
+
 def finished(ended: Tensor) -> Tensor:
     """`(T, E, A)` bool: steps whose episode ends inside the batch, so that their return is known without a critic."""
     return ended.flip(0).cumsum(0).flip(0) > 0

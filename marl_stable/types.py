@@ -30,6 +30,17 @@ class Discrete(NamedTuple):
     start: int = 0
 
 
+class MultiDiscrete(NamedTuple):
+    """Several choices at once: choice k is one of ``n[k]``, numbered from 0 here and from ``start[k]`` outside.
+
+    ``shape`` is the environment's (() means flat).
+    """
+
+    n: tuple[int, ...]
+    start: tuple[int, ...]
+    shape: tuple[int, ...] = ()
+
+
 class Box(NamedTuple):
     """A vector of ``len(low)`` numbers, each between its own bounds; ``shape`` is the environment's (() means flat)."""
 
@@ -38,25 +49,40 @@ class Box(NamedTuple):
     shape: tuple[int, ...] = ()
 
 
-ActionSpec: TypeAlias = Discrete | Box
+ActionSpec: TypeAlias = Discrete | MultiDiscrete | Box
 
 
 class Group(NamedTuple):
-    """Agents of one team with the same spaces; everything about them is batched along the agent axis."""
+    """Agents of one team with the same spaces; everything about them is batched along the agent axis.
+
+    ``masked``: the last ``action.n`` of the ``obs_size`` features are 1 for each legal action and 0 for the others, so
+    that masks travel, are stored and are replayed with what they belong to.
+    """
 
     name: str
     agents: tuple[str, ...]
     obs_size: int
     action: ActionSpec
     team: str
+    masked: bool = False
+
+
+def legal_features(group: Group) -> int:
+    """How many of the group's observation features, the last ones, say which actions are legal."""
+    return group.action.n if group.masked and isinstance(group.action, Discrete) else 0
 
 
 class EnvSpec(NamedTuple):
-    """What a policy must know of an environment. ``agents`` keeps the environment's own order."""
+    """What a policy must know of an environment. ``agents`` keeps the environment's own order.
+
+    ``turn_based``: in each step one agent acts; only its ``Step.alive`` is true. The others' rewards count all the same:
+    they belong to the last turn of each.
+    """
 
     id: str
     agents: tuple[str, ...]
     groups: tuple[Group, ...]
+    turn_based: bool = False
 
     @property
     def teams(self) -> tuple[str, ...]:
@@ -87,19 +113,22 @@ def spec_to_dict(spec: EnvSpec) -> dict[str, Any]:
     for group in spec.groups:
         action: dict[str, Any] = {key: _plain(value) for key, value in group.action._asdict().items()}
         groups.append(group._asdict() | {"agents": list(group.agents), "action": action})
-    return {"id": spec.id, "agents": list(spec.agents), "groups": groups}
+    return {"id": spec.id, "agents": list(spec.agents), "groups": groups, "turn_based": spec.turn_based}
 
 
 def spec_from_dict(plain: dict[str, Any]) -> EnvSpec:
     """The inverse of :func:`spec_to_dict`."""
     groups = []
     for entry in plain["groups"]:
-        action = entry["action"]
-        kind: ActionSpec = (
-            Discrete(**action) if "n" in action else Box(**{key: tuple(value) for key, value in action.items()})
-        )
-        groups.append(Group(**(entry | {"agents": tuple(entry["agents"]), "action": kind})))
-    return EnvSpec(plain["id"], tuple(plain["agents"]), tuple(groups))
+        groups.append(Group(**(entry | {"agents": tuple(entry["agents"]), "action": _action_spec(entry["action"])})))
+    return EnvSpec(plain["id"], tuple(plain["agents"]), tuple(groups), plain.get("turn_based", False))
+
+
+def _action_spec(plain: dict[str, Any]) -> ActionSpec:
+    if isinstance(plain.get("n"), int):
+        return Discrete(**plain)
+    vectors = {key: tuple(value) for key, value in plain.items()}
+    return MultiDiscrete(**vectors) if "n" in vectors else Box(**vectors)
 
 
 def _plain(value: Any) -> Any:

@@ -3,15 +3,20 @@
 if __name__ != "marl_stable.agents":  # the top-level link `agents` is for readers, not for imports
     raise ImportError("import marl_stable.agents, not agents: the link at the top level only shows the room.")
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from marl_stable.agents.mappo import MAPPO
+    from collections.abc import Callable
+
+    from marl_stable.agents.base import Agent
 
 
-def algorithm(name: str) -> type["MAPPO"]:
-    """The class of the algorithm called `name` in `agents/config.py`. Loads torch."""
+def algorithm(name: str) -> "Callable[..., Agent]":
+    """The class of the algorithm called `name` in `agents/config.py`. Loads torch.
+
+    Called with (spec, config, num_envs, device, seed, refuse).
+    """
     from importlib import import_module
 
-    found: type[MAPPO] = getattr(import_module(f"marl_stable.agents.{name}"), name.upper())
-    return found
+    found: Any = getattr(import_module(f"marl_stable.agents.{name}"), name.upper())
+    return found  # type: ignore[no-any-return]

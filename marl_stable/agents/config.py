@@ -5,8 +5,8 @@ Defaults were compared one at a time on three tasks; `benchmarks/ablation.py` re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self, TypeVar
 
 from marl_stable.config import AlgoConfig, NetworkConfig, NetworkOverride, require, unknown
 
@@ -68,6 +68,10 @@ class ActorCriticConfig(AlgoConfig):
             fits = hidden is None or (len(hidden) > 0 and min(hidden) > 0)
             require(fits, f"algo.{key}.hidden", hidden, "one positive width or more")
 
+    def to_act(self) -> Self:
+        """The same for an agent that only acts: with the least storage."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class MAPPOConfig(ActorCriticConfig):
@@ -107,6 +111,10 @@ class MAPPOConfig(ActorCriticConfig):
         require(self.entropy_coef >= 0, "algo.entropy_coef", self.entropy_coef, "0 or positive")
         require(self.target_kl is None or self.target_kl > 0, "algo.target_kl", self.target_kl, "none or positive")
 
+    def to_act(self) -> Self:
+        """The same for an agent that only acts: a batch of one step."""
+        return replace(self, batch_size=1, num_minibatches=1)
+
 
 @dataclass(frozen=True)
 class IPPOConfig(MAPPOConfig):
@@ -115,9 +123,87 @@ class IPPOConfig(MAPPOConfig):
     name: str = "ippo"
 
 
+@dataclass(frozen=True)
+class MADDPGConfig(ActorCriticConfig):
+    """MADDPG: deterministic policies, each judged by a critic that sees what all see and do (Lowe et al. 2017)."""
+
+    name: str = "maddpg"
+    lr: float = 1e-3
+    normalize_reward: bool = True
+    normalize_value: bool = False
+    """Not used: rewards are normalised instead, which keeps target networks in the same units."""
+    action_penalty: float = 1e-2
+    network: NetworkConfig = NetworkConfig(activation="relu")
+    buffer_size: int = 500_000
+    """Environment steps that the replay holds."""
+    batch_size: int = 1_024
+    """Steps drawn from the replay for each update."""
+    steps_per_update: int = 128
+    """Environment steps collected for each update. Fewer: more learning from each step, and slower."""
+    train_every: int = 2_560
+    """Environment steps between rounds of updates, which are also the logged iterations."""
+    warm_up: int = 10_000
+    """Environment steps of uniformly random actions before learning begins."""
+    tau: float = 0.01
+    """Share of the way that target networks go to the learned ones at each update of the actor."""
+    twin_critics: bool = False
+    """Two critics, the lower of whose estimates is believed: against overestimated values."""
+    policy_delay: int = 1
+    """Updates of the critic for each of the actor and the targets."""
+    target_noise: float = 0.0
+    """Deviation of the noise on target actions, in half-ranges (discrete: any but 0 draws them), cut at
+    `target_noise_clip`: smooths the critic."""
+    target_noise_clip: float = 0.5
+    """Where the noise on target actions is cut."""
+    exploration_noise: float = 0.3
+    """Deviation of the noise on continuous actions at the beginning, in half-ranges."""
+    final_noise: float = 0.05
+    """The same at the end of the run; in between it falls linearly."""
+    huber: float | None = 1.0
+    """Beyond this error the critic's loss is linear; none: squared everywhere."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("buffer_size", "batch_size", "steps_per_update", "train_every", "policy_delay"):
+            require(getattr(self, key) > 0, f"algo.{key}", getattr(self, key), "at least 1")
+        require(self.warm_up >= 0, "algo.warm_up", self.warm_up, "0 or a number of steps")
+        require(0 < self.tau <= 1, "algo.tau", self.tau, "above 0 and at most 1")
+        for key in ("target_noise", "target_noise_clip", "exploration_noise", "final_noise"):
+            require(getattr(self, key) >= 0, f"algo.{key}", getattr(self, key), "0 or positive")
+        require(self.huber is None or self.huber > 0, "algo.huber", self.huber, "none or positive")
+        require(self.lr_schedule != "kl", "algo.lr_schedule", "kl", "constant, linear or cosine: kl is PPO's")
+
+    def to_act(self) -> Self:
+        """The same for an agent that only acts: a replay of one step."""
+        return replace(self, buffer_size=1)
+
+
+@dataclass(frozen=True)
+class MATD3Config(MADDPGConfig):
+    """MATD3: MADDPG with twin critics, delayed actors and smoothed targets (Ackermann et al. 2019)."""
+
+    name: str = "matd3"
+    twin_critics: bool = True
+    policy_delay: int = 2
+    target_noise: float = 0.2
+
+
+@dataclass(frozen=True)
+class IDDPGConfig(MADDPGConfig):
+    """IDDPG: DDPG for each agent, with a critic that sees what its own agent sees and does (Lillicrap et al. 2016)."""
+
+    name: str = "iddpg"
+
+
 AlgoT = TypeVar("AlgoT", bound=AlgoConfig)
 
-ALGORITHMS: dict[str, type[MAPPOConfig]] = {"ippo": IPPOConfig, "mappo": MAPPOConfig}
+ALGORITHMS: dict[str, type[MAPPOConfig | MADDPGConfig]] = {
+    "iddpg": IDDPGConfig,
+    "ippo": IPPOConfig,
+    "maddpg": MADDPGConfig,
+    "mappo": MAPPOConfig,
+    "matd3": MATD3Config,
+}
 
 PLAIN: dict[str, Any] = {
     "max_grad_norm": None,
@@ -130,12 +216,13 @@ PLAIN: dict[str, Any] = {
     "lr_schedule": "constant",
     "target_kl": None,
     "squash": False,
+    "huber": None,
     "network": NetworkConfig(norm="none", block="plain", final_init=None),
 }
 """What `--measures none` sets: the algorithm as its paper has it, nothing that only serves stability."""
 
 
-def default_config(name: str) -> MAPPOConfig:
+def default_config(name: str) -> MAPPOConfig | MADDPGConfig:
     """The defaults of the algorithm called `name`; UsageError for an unknown one."""
     if name not in ALGORITHMS:
         raise unknown("algorithm", name, ALGORITHMS, f"Known: {', '.join(ALGORITHMS)}.")
@@ -144,4 +231,5 @@ def default_config(name: str) -> MAPPOConfig:
 
 def without_measures(algo: AlgoT) -> AlgoT:
     """`algo` as the plain algorithm (`--measures none`)."""
-    return replace(algo, **PLAIN)
+    own = {f.name for f in fields(algo)}
+    return replace(algo, **{key: value for key, value in PLAIN.items() if key in own})

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marl_stable.agents import behaviour
+from marl_stable.agents.base import Stats, copied, merge
 from marl_stable.agents.config import MAPPOConfig
-from marl_stable.agents.learner import GroupLearner
 from marl_stable.agents.ppo import Batch
+from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.networks.heads import Distribution
 from marl_stable.types import EnvSpec, PerGroup, Step
-
-Stats = dict[str, dict[str, Tensor]]
-"""tag -> group -> tensor, on the device."""
 
 KL_GOAL = 0.01  # nats per update; the aim of `lr_schedule kl` where no target_kl is set
 
@@ -42,7 +41,9 @@ class MAPPO:
         init = torch.Generator().manual_seed(seed)
         joint = sum(len(g.agents) * g.obs_size for g in spec.groups) if self.centralised else None
         shape = (self.rollout_steps, num_envs)
-        self.learners = {g.name: GroupLearner(g, config, joint, shape, device, init, refuse) for g in spec.groups}
+        self.learners = {
+            g.name: PPOLearner(g, config, joint, shape, spec.turn_based, device, init, refuse) for g in spec.groups
+        }
 
     # ---- acting
 
@@ -86,7 +87,7 @@ class MAPPO:
 
         None where `interrupted` said so in mid-update: then nothing has changed, and the update can be repeated.
         """
-        before = _copy(self._learning_state())
+        before = copied(self._learning_state())
         batches, stats = self._batches()
         losses: dict[str, list[dict[str, Tensor]]] = {name: [] for name in self.learners}
         scale, entropy_scale = self._schedule(progress)
@@ -100,7 +101,7 @@ class MAPPO:
             if epoch_ended and self._moved_enough(losses):
                 break
         for name, learner in self.learners.items():
-            _merge(stats, name, learner.finish(losses[name]))
+            merge(stats, name, learner.finish(losses[name]))
         self._adapt_to_kl(stats)
         self.t = 0
         return stats
@@ -112,7 +113,7 @@ class MAPPO:
         joint = torch.cat([obs.flatten(2) for obs in seen.values()], dim=-1)  # (T + 1 + K, E, S)
         for name, learner in self.learners.items():
             batches[name], found = learner.batch(seen[name], joint if self.centralised else seen[name])
-            _merge(stats, name, found)
+            merge(stats, name, found)
         return batches, stats
 
     def _minibatches(self) -> Iterator[tuple[bool, Tensor]]:
@@ -153,12 +154,15 @@ class MAPPO:
         """How the actions of the batch just learned from behave, `tag -> group -> (A,)`."""
         stats = Stats()
         for name, learner in self.learners.items():
-            _merge(stats, name, learner.action_signals())
+            merge(stats, name, learner.action_signals())
         return stats
 
     def sameness(self, raw: PerGroup) -> Stats:
         """How alike the raw actions `(T, E, A)` or `(T, E, A, D)` are, `{"sameness": group -> (A,)}`."""
-        return {"sameness": {name: x.sameness(x.actor.canonical(raw[name])) for name, x in self.learners.items()}}
+        found = {}
+        for name, learner in self.learners.items():
+            found[name] = behaviour.sameness(learner.group.action, learner.actor.canonical(raw[name]))
+        return {"sameness": found}
 
     def action_counts(self) -> PerGroup:
         """Counts of executed actions of the batch just learned from, keyed by `agent/dimension`."""
@@ -181,6 +185,10 @@ class MAPPO:
             self.learners[name].rollout.load_state_dict(rollout)
         self.t = state["t"]
 
+    def rings(self) -> tuple[dict[str, PerGroup], int]:
+        """None: the batch is part of `state_dict`."""
+        return {}, 0
+
     def policy_state(self) -> dict[str, Any]:
         """Everything needed to act and to be diagnosed: without the batch."""
         return self._learning_state()
@@ -198,15 +206,3 @@ class MAPPO:
             self.learners[name].load_state_dict(group)
         self.generator.set_state(state["generator"].cpu())
         self.kl_scale = state["kl_scale"]
-
-
-def _merge(stats: Stats, group: str, found: dict[str, Tensor]) -> None:
-    for tag, value in found.items():
-        stats.setdefault(tag, {})[group] = value
-
-
-def _copy(state: Any) -> Any:
-    """A deep copy of nested dictionaries of tensors and plain values."""
-    if isinstance(state, dict):
-        return {key: _copy(value) for key, value in state.items()}
-    return state.clone() if isinstance(state, Tensor) else state

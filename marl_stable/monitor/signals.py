@@ -44,12 +44,10 @@ def continuous_saturation(mode: Tensor) -> Tensor:
 def repeat_ratio(action: Tensor, ended: Tensor) -> Tensor:
     """Share of steps whose action equals the one before in the same episode.
 
-    `action (T, E, A)` int64 or `(T, E, A, D)` canonical; `ended (T, E, A)` bool where the episode ends after the step.
+    `action (T, E, A)` or `(T, E, A, K)` int64, or `(T, E, A, D)` canonical; `ended (T, E, A)` bool where the episode ends after the step.
     """
-    if action.dtype == torch.int64:
-        same = action[1:] == action[:-1]
-    else:
-        same = ((action[1:] - action[:-1]).abs() < 2 * SAME).all(-1)
+    alike = action[1:] == action[:-1] if action.dtype == torch.int64 else (action[1:] - action[:-1]).abs() < 2 * SAME
+    same = alike.all(-1) if alike.dim() > ended.dim() else alike
     within = ~ended[:-1]
     return (same & within).sum((0, 1)) / within.sum((0, 1)).clamp_min(1)
 

@@ -1,6 +1,7 @@
 """Actors and critics of one group of agents.
 
-Shapes: B batch, A agents of the group, O observation features, D action features, S inputs of a critic.
+Shapes: B batch, A agents of the group, O observation features, D action features, U encoded ones (one-hot where
+discrete), S features of the joint observation, K critics (two for twins).
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from marl_stable.config import NetworkConfig
 from marl_stable.networks.body import Network
 from marl_stable.networks.heads import (
     Categorical,
+    Deterministic,
+    Differentiable,
     Distribution,
     Gaussian,
+    MultiCategorical,
     SquashedGaussian,
     bounded_log_std,
     free_log_std,
+    one_hot,
 )
-from marl_stable.types import ActionSpec, Discrete, Group
+from marl_stable.types import ActionSpec, Box, Discrete, Group, MultiDiscrete
 
 INITIAL_LOG_STD = -0.5  # of the normal before the tanh: actions cover most of the range, few are at its ends
 
@@ -47,51 +52,109 @@ class PerAgent(nn.Module):
         return self.network(x.flatten(0, 1)).unflatten(0, (batch, agents))  # type: ignore[no-any-return]
 
 
-class Actor(nn.Module):
-    """Policies of a group: observations to a distribution over actions, and raw actions to the environment's units."""
+class PolicyBody(nn.Module):
+    """What all actors of a group share: the network, discrete answers, and actions in three forms.
+
+    Raw actions are what storage keeps, canonical ones have the bounds at -1 and 1, encoded ones are what critics see.
+    """
 
     low: Tensor  # (D,) bounds of Box actions
     high: Tensor
 
+    def __init__(self, group: Group, config: NetworkConfig, share: bool, generator: torch.Generator) -> None:
+        super().__init__()
+        self.action: ActionSpec = group.action
+        self.masked = group.masked
+        self.outputs = encoded_size(group.action)
+        self.body = PerAgent(len(group.agents), group.obs_size, self.outputs, config, share, generator)
+        if isinstance(group.action, Box):
+            self.register_buffer("low", torch.tensor(group.action.low), persistent=False)
+            self.register_buffer("high", torch.tensor(group.action.high), persistent=False)
+
+    def _choices(self, out: Tensor, obs: Tensor) -> Categorical | MultiCategorical:
+        """The answer of a group with discrete actions."""
+        if isinstance(self.action, MultiDiscrete):
+            return MultiCategorical(out, self.action.n)
+        return Categorical(out, obs[..., -self.outputs :] > 0.5 if self.masked else None)
+
+    def _scaled(self, canonical: Tensor) -> Tensor:
+        """The scaling layer: from [-1, 1] to the environment's range."""
+        return torch.lerp(self.low, self.high, 0.5 * (canonical + 1))  # exact at both ends, and never beyond
+
+    def encoded(self, raw: Tensor) -> Tensor:
+        """`(..., U)` float32: one-hot choices, or canonical Box actions."""
+        if isinstance(self.action, Discrete):
+            return one_hot(raw, self.action.n)
+        if isinstance(self.action, MultiDiscrete):
+            return torch.cat([one_hot(part, n) for part, n in zip(raw.unbind(-1), self.action.n, strict=True)], dim=-1)
+        return self.canonical(raw)
+
+    def canonical(self, raw: Tensor) -> Tensor:
+        """Raw actions with the bounds at -1 and 1; discrete ones as they are."""
+        raise NotImplementedError
+
+
+class Actor(PolicyBody):
+    """Stochastic policies: observations to a distribution over actions, and raw actions to the environment's units."""
+
     def __init__(
         self, group: Group, config: NetworkConfig, share: bool, squash: bool, generator: torch.Generator
     ) -> None:
-        super().__init__()
-        agents = len(group.agents)
-        self.action: ActionSpec = group.action
+        super().__init__(group, config, share, generator)
         self.squash = squash
-        outputs = group.action.n if isinstance(group.action, Discrete) else len(group.action.low)
-        self.body = PerAgent(agents, group.obs_size, outputs, config, share, generator)
-        if not isinstance(group.action, Discrete):
-            low, high = torch.tensor(group.action.low), torch.tensor(group.action.high)
-            self.register_buffer("low", low, persistent=False)
-            self.register_buffer("high", high, persistent=False)
-            lead = () if share else (agents,)  # optimiser rows are agents, so a private deviation has their axis
-            self.free_log_std = nn.Parameter(torch.full((*lead, outputs), free_log_std(INITIAL_LOG_STD)))
+        if isinstance(group.action, Box):
+            lead = (
+                () if share else (len(group.agents),)
+            )  # optimiser rows are agents: a private deviation has their axis
+            self.free_log_std = nn.Parameter(torch.full((*lead, self.outputs), free_log_std(INITIAL_LOG_STD)))
 
     def forward(self, obs: Tensor) -> Distribution:
         """`(B, A, O)` normalised observations to distributions of `(B, A)`."""
         out = self.body(obs)
-        if isinstance(self.action, Discrete):
-            return Categorical(out)
+        if not isinstance(self.action, Box):
+            return self._choices(out, obs)
         log_std = bounded_log_std(self.free_log_std)
         return SquashedGaussian(out, log_std) if self.squash else Gaussian(out, log_std)
 
     def to_env(self, raw: Tensor) -> Tensor:
         """Raw actions in the environment's units: the tanh and the scaling layer, or for the plain head the clip."""
-        if isinstance(self.action, Discrete):
+        if not isinstance(self.action, Box):
             return raw
         if self.squash:
-            return torch.lerp(self.low, self.high, 0.5 * (torch.tanh(raw) + 1))  # exact at both ends, and never beyond
+            return self._scaled(torch.tanh(raw))
         return torch.minimum(torch.maximum(raw, self.low), self.high)
 
     def canonical(self, raw: Tensor) -> Tensor:
         """Raw actions with the bounds at -1 and 1; discrete ones as they are."""
-        if isinstance(self.action, Discrete):
+        if not isinstance(self.action, Box):
             return raw
         if self.squash:
             return torch.tanh(raw)
         return 2 * (self.to_env(raw) - self.low) / (self.high - self.low) - 1
+
+
+class DeterministicActor(PolicyBody):
+    """Policies through which a critic's gradient flows: tanh actions, or for discrete ones the Gumbel-softmax."""
+
+    def forward(self, obs: Tensor, noise: float = 0.0) -> Differentiable:
+        """`(B, A, O)` normalised observations to answers of `(B, A)`; `noise` is the deviation of exploration."""
+        out = self.body(obs)
+        return Deterministic(out, noise) if isinstance(self.action, Box) else self._choices(out, obs)
+
+    def to_env(self, raw: Tensor) -> Tensor:
+        """Raw actions in the environment's units."""
+        return self._scaled(raw) if isinstance(self.action, Box) else raw
+
+    def canonical(self, raw: Tensor) -> Tensor:
+        """Raw actions as they are: their bounds are -1 and 1."""
+        return raw
+
+
+def encoded_size(action: ActionSpec) -> int:
+    """U, the number of features of an encoded action, and of outputs of an actor."""
+    if isinstance(action, Discrete):
+        return action.n
+    return sum(action.n) if isinstance(action, MultiDiscrete) else len(action.low)
 
 
 class CentralCritic(nn.Module):
@@ -118,3 +181,30 @@ class LocalCritic(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """`(B, A, O)` to `(B, A)`."""
         return self.body(obs).squeeze(-1)  # type: ignore[no-any-return]
+
+
+class JointQ(nn.Module):
+    """Action values from what all agents of all groups see and do: K networks, each with one output per agent."""
+
+    def __init__(self, count: int, agents: int, inputs: int, config: NetworkConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(Network(inputs, agents, config, None, generator) for _ in range(count))
+
+    def forward(self, joint: Tensor) -> Tensor:
+        """`(B, S + U)` to `(K, B, A)`."""
+        return torch.stack([network(joint) for network in self.networks])
+
+
+class LocalQ(nn.Module):
+    """Each agent's action value from what it sees and does itself: K networks."""
+
+    def __init__(
+        self, count: int, agents: int, inputs: int, config: NetworkConfig, share: bool, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        made = (PerAgent(agents, inputs, 1, config, share, generator) for _ in range(count))
+        self.networks = nn.ModuleList(made)
+
+    def forward(self, own: Tensor) -> Tensor:
+        """`(B, A, O + U)` to `(K, B, A)`."""
+        return torch.stack([network(own).squeeze(-1) for network in self.networks])

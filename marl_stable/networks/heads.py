@@ -6,12 +6,14 @@ Shapes: `...` any batch (usually B, A), n discrete actions, D action features.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+FORBIDDEN = -1e9  # logit of an illegal action: its probability is 0 in float32, and 0 * FORBIDDEN is no NaN
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -20,14 +22,21 @@ _NODES = (-2.8569700138728056, -1.3556261799742659, 0.0, 1.3556261799742659, 2.8
 _WEIGHTS = (0.011257411327720689, 0.2220759220056126, 0.5333333333333333, 0.2220759220056126, 0.011257411327720689)
 
 
-class Distribution(Protocol):
-    """A policy's answer for a batch of observations. Actions here are raw: what storage keeps and losses see."""
+class Answer(Protocol):
+    """A policy's answer to a batch of observations. Actions here are raw: what storage keeps and losses see."""
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Raw actions drawn."""
+        """Raw actions drawn, to explore."""
 
     def mode(self) -> Tensor:
         """The greedy raw action."""
+
+    def penalty(self) -> Tensor:
+        """`(...)` mean square of the pre-squash output, which keeps actions off their bounds."""
+
+
+class Distribution(Answer, Protocol):
+    """An answer with a density: what policy gradients need."""
 
     def log_prob(self, action: Tensor) -> Tensor:
         """`(...)` log-probability of raw actions."""
@@ -35,8 +44,18 @@ class Distribution(Protocol):
     def entropy(self) -> Tensor:
         """`(...)` nats."""
 
-    def penalty(self) -> Tensor:
-        """`(...)` mean square of the pre-squash output, which keeps actions off their bounds."""
+
+class Differentiable(Answer, Protocol):
+    """An answer through which a critic's gradient reaches the actor."""
+
+    def uniform(self, generator: torch.Generator) -> Tensor:
+        """Raw actions drawn uniformly from all legal ones, whatever the policy says."""
+
+    def relaxed(self, generator: torch.Generator) -> Tensor:
+        """`(..., U)` actions as critics see them (one-hot, or between -1 and 1), with a gradient."""
+
+    def smoothed(self, noise: float, clip: float, generator: torch.Generator) -> Tensor:
+        """`(..., U)` actions as critics see them, with the noise of target policies."""
 
 
 def approx_kl(log_ratio: Tensor) -> Tensor:
@@ -45,17 +64,38 @@ def approx_kl(log_ratio: Tensor) -> Tensor:
 
 
 class Categorical:
-    """One of n actions by unnormalised log-probabilities `logits (..., n)`."""
+    """One of n actions by unnormalised log-probabilities `logits (..., n)`; only `legal (..., n)` ones, where given.
 
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+    Where nothing is legal (an agent that is not there) everything is.
+    """
+
+    def __init__(self, logits: Tensor, legal: Tensor | None = None) -> None:
+        self.free = logits
+        self.legal = None if legal is None else legal | ~legal.any(-1, keepdim=True)
+        self.logits = logits = logits if self.legal is None else logits.masked_fill(~self.legal, FORBIDDEN)
         # (..., n), computed with actions first: over a short last axis torch's kernel is three times slower
         self.log_probs = torch.log_softmax(logits.movedim(-1, 0).contiguous(), dim=0).movedim(0, -1)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """`(...)` int64, by the Gumbel trick: multinomial would wait for the device."""
-        noise = torch.empty_like(self.log_probs).exponential_(generator=generator).log()
-        return (self.log_probs - noise).argmax(dim=-1)
+        return (self.log_probs + self._gumbel(generator)).argmax(dim=-1)
+
+    def uniform(self, generator: torch.Generator) -> Tensor:
+        """`(...)` int64."""
+        return Categorical(torch.zeros_like(self.logits), self.legal).sample(generator)
+
+    def relaxed(self, generator: torch.Generator) -> Tensor:
+        """`(..., n)` one-hot samples whose gradient is that of a softmax: straight-through Gumbel-softmax (Jang et
+        al. 2017, section 2.2), at temperature 1."""
+        soft = torch.softmax(self.log_probs + self._gumbel(generator), dim=-1)
+        return one_hot(soft.argmax(dim=-1), soft.shape[-1]) + soft - soft.detach()
+
+    def smoothed(self, noise: float, clip: float, generator: torch.Generator) -> Tensor:
+        """`(..., n)` one-hot samples: a stochastic policy is its own noise, without any the likeliest action."""
+        return one_hot(self.sample(generator) if noise else self.mode(), self.logits.shape[-1])
+
+    def _gumbel(self, generator: torch.Generator) -> Tensor:
+        return torch.empty_like(self.log_probs).exponential_(generator=generator).log().neg()
 
     def mode(self) -> Tensor:
         """`(...)` int64, the likeliest action."""
@@ -71,7 +111,48 @@ class Categorical:
 
     def penalty(self) -> Tensor:
         """`(...)` mean square of the centred logits."""
-        return (self.logits - self.logits.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
+        return (self.free - self.free.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
+
+
+class MultiCategorical:
+    """Several independent choices at once: choice k is one of `sizes[k]`; `logits (..., sum(sizes))`."""
+
+    def __init__(self, logits: Tensor, sizes: Sequence[int]) -> None:
+        self.logits = logits
+        self.choices = [Categorical(part) for part in logits.split(list(sizes), dim=-1)]
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """`(..., K)` int64."""
+        return torch.stack([choice.sample(generator) for choice in self.choices], dim=-1)
+
+    def uniform(self, generator: torch.Generator) -> Tensor:
+        """`(..., K)` int64."""
+        return torch.stack([choice.uniform(generator) for choice in self.choices], dim=-1)
+
+    def relaxed(self, generator: torch.Generator) -> Tensor:
+        """`(..., sum(sizes))` one-hot samples side by side, with the gradient of :meth:`Categorical.relaxed`."""
+        return torch.cat([choice.relaxed(generator) for choice in self.choices], dim=-1)
+
+    def smoothed(self, noise: float, clip: float, generator: torch.Generator) -> Tensor:
+        """`(..., sum(sizes))` one-hot samples side by side."""
+        return torch.cat([choice.smoothed(noise, clip, generator) for choice in self.choices], dim=-1)
+
+    def mode(self) -> Tensor:
+        """`(..., K)` int64."""
+        return torch.stack([choice.mode() for choice in self.choices], dim=-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """`(...)` of int64 actions `(..., K)`: independent choices multiply."""
+        pairs = zip(self.choices, action.unbind(-1), strict=True)
+        return torch.stack([choice.log_prob(part) for choice, part in pairs]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """`(...)` nats, summed over choices."""
+        return torch.stack([choice.entropy() for choice in self.choices]).sum(0)
+
+    def penalty(self) -> Tensor:
+        """`(...)` mean square of the centred logits, mean over choices."""
+        return torch.stack([choice.penalty() for choice in self.choices]).mean(0)
 
 
 class Gaussian:
@@ -120,6 +201,47 @@ class SquashedGaussian(Gaussian):
         std = self.log_std.exp()
         slope = sum(w * log_slope(self.mean + x * std) for x, w in zip(_NODES, _WEIGHTS, strict=True))
         return super().entropy() + slope.sum(dim=-1)  # type: ignore[union-attr]
+
+
+class Deterministic:
+    """tanh of `pre (..., D)`, the deterministic policy of DDPG; raw actions are the canonical ones in [-1, 1]."""
+
+    def __init__(self, pre: Tensor, noise: float) -> None:
+        self.pre, self.noise = pre, noise  # deviation of exploration, in half-ranges
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """`(..., D)` with Gaussian noise, kept within the bounds."""
+        drawn = torch.empty_like(self.pre).normal_(generator=generator)
+        return torch.tanh(self.pre).add_(drawn, alpha=self.noise).clamp_(-1, 1)
+
+    def uniform(self, generator: torch.Generator) -> Tensor:
+        """`(..., D)` in [-1, 1]."""
+        return torch.empty_like(self.pre).uniform_(-1, 1, generator=generator)
+
+    def mode(self) -> Tensor:
+        """`(..., D)`."""
+        return torch.tanh(self.pre)
+
+    def relaxed(self, generator: torch.Generator) -> Tensor:
+        """`(..., D)`."""
+        return torch.tanh(self.pre)
+
+    def smoothed(self, noise: float, clip: float, generator: torch.Generator) -> Tensor:
+        """`(..., D)` with clipped noise (Fujimoto et al. 2018, eq. 14)."""
+        mode = torch.tanh(self.pre)
+        if not noise:
+            return mode
+        drawn = torch.empty_like(mode).normal_(0, noise, generator=generator).clamp_(-clip, clip)
+        return (mode + drawn).clamp_(-1, 1)
+
+    def penalty(self) -> Tensor:
+        """`(...)` mean square before the tanh."""
+        return self.pre.square().mean(dim=-1)
+
+
+def one_hot(action: Tensor, n: int) -> Tensor:
+    """`(..., n)` float32 of int64 `(...)`; torch's own would wait for the device."""
+    return (action.unsqueeze(-1) == torch.arange(n, device=action.device)).to(torch.float32)
 
 
 def log_slope(u: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 
 from marl_stable.agents import algorithm
 from marl_stable.agents.config import default_config
-from marl_stable.agents.mappo import MAPPO, Stats
+from marl_stable.agents.base import Stats
+from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.types import PerGroup, Step

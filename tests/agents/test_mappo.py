@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl_stable.agents.learner import GroupLearner
+from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.agents.ppo import Batch, policy_loss
 from marl_stable.config import NetworkConfig
@@ -43,16 +43,16 @@ def filled(*args: Any, **settings: Any) -> tuple[MAPPO, ParticleEnv, PerGroup]:
     return agent, env, obs
 
 
-def spied(agent: MAPPO, monkeypatch: pytest.MonkeyPatch, look: Callable[[GroupLearner, Batch], Any]) -> list[Any]:
+def spied(agent: MAPPO, monkeypatch: pytest.MonkeyPatch, look: Callable[[PPOLearner, Batch], Any]) -> list[Any]:
     """What `look` sees before every step of every group."""
     seen: list[Any] = []
-    learn = GroupLearner.learn
+    learn = PPOLearner.learn
 
-    def watched(self: GroupLearner, batch: Batch, scale: float, entropy_scale: float) -> dict[str, Tensor]:
+    def watched(self: PPOLearner, batch: Batch, scale: float, entropy_scale: float) -> dict[str, Tensor]:
         seen.append(look(self, batch))
         return learn(self, batch, scale, entropy_scale)
 
-    monkeypatch.setattr(GroupLearner, "learn", watched)
+    monkeypatch.setattr(PPOLearner, "learn", watched)
     return seen
 
 
@@ -245,7 +245,7 @@ def test_the_first_minibatch_of_every_iteration_has_ratio_one(
 ):
     agent, env, obs = begun(TWO_GROUPS, algo, continuous, share=share, normalize_reward=True, update_epochs=1, lr=0.01)
 
-    def deviation(learner: GroupLearner, batch: Batch) -> float:
+    def deviation(learner: PPOLearner, batch: Batch) -> float:
         log_ratio = learner.actor(batch.obs).log_prob(batch.action).detach() - batch.log_prob
         return float((log_ratio.exp() - 1).abs().max())
 
@@ -309,7 +309,7 @@ def test_the_kl_stop_ends_all_epochs_and_not_only_the_inner_loop(name: str, monk
 def test_the_kl_stop_comes_once_the_policy_has_moved_that_far(monkeypatch: pytest.MonkeyPatch):
     free, _, _ = filled(num_minibatches=2, update_epochs=6, lr=5e-3)
     divergences: list[float] = []
-    learn = GroupLearner.learn
+    learn = PPOLearner.learn
 
     def watched(*args: Any) -> dict[str, Tensor]:
         stats = learn(*args)
@@ -317,7 +317,7 @@ def test_the_kl_stop_comes_once_the_policy_has_moved_that_far(monkeypatch: pytes
         return stats
 
     with monkeypatch.context() as patch:
-        patch.setattr(GroupLearner, "learn", watched)
+        patch.setattr(PPOLearner, "learn", watched)
         update(free)
     by_epoch = [sum(divergences[i : i + 2]) / 2 for i in range(0, 12, 2)]
     target = (by_epoch[2] + by_epoch[3]) / 2
@@ -391,7 +391,7 @@ def test_a_decay_takes_the_entropy_bonus_down_as_well(monkeypatch: pytest.Monkey
     for schedule, expected in (("linear", 0.01), ("constant", 0.04), ("kl", 0.04)):
         agent, _, _ = filled(lr_schedule=schedule, entropy_coef=0.04)
         with monkeypatch.context() as patch:
-            patch.setattr("marl_stable.agents.learner.policy_loss", watched)
+            patch.setattr("marl_stable.agents.ppo_learner.policy_loss", watched)
             used.clear()
             update(agent, 0.75)
         assert used == pytest.approx([expected] * 4)

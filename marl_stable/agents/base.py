@@ -1,0 +1,97 @@
+"""What the loop asks of an algorithm, and what all algorithms share.
+
+Shapes: T steps, E copies, N rows, A agents of a group, O observation features, D action features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from marl_stable.networks.heads import Answer
+from marl_stable.types import EnvSpec, PerGroup, Step
+
+Stats = dict[str, dict[str, Tensor]]
+"""tag -> group -> tensor, on the device."""
+
+T = TypeVar("T")
+
+
+class Agent(Protocol):
+    """Acts for all groups, keeps what happened, and learns from it once `rollout_steps` steps of every copy are in."""
+
+    spec: EnvSpec
+    config: Any
+    generator: torch.Generator
+    rollout_steps: int
+
+    def policy(self, obs: PerGroup) -> Mapping[str, Answer]:
+        """Each group's answer, in raw actions, to raw observations `(E, A, O)`."""
+
+    def to_env(self, raw: PerGroup) -> PerGroup:
+        """Raw actions in the environment's units."""
+
+    def act(self, obs: PerGroup) -> PerGroup:
+        """This step's actions, explored; `(E, A)` or `(E, A, D)` in the environment's units."""
+
+    def observe(self, step: Step) -> None:
+        """Keep what the actions led to."""
+
+    def ready(self) -> bool:
+        """Whether it is time to update."""
+
+    def initialize_statistics(self, obs: PerGroup) -> None:
+        """Start the observation statistics from a short random play, `(N, A, O)` per group."""
+
+    def update(self, progress: float, interrupted: Callable[[], bool]) -> Stats | None:
+        """Learn, `progress` (0 to 1) into the run.
+
+        None where `interrupted` said so in mid-update: then nothing has changed, and the update can be repeated.
+        """
+
+    def action_signals(self) -> Stats:
+        """How the actions since the last update behaved, `tag -> group -> (A,)`."""
+
+    def sameness(self, raw: PerGroup) -> Stats:
+        """How alike the raw actions `(T, E, A)` or `(T, E, A, D)` are, `{"sameness": group -> (A,)}`."""
+
+    def action_counts(self) -> PerGroup:
+        """Counts of executed actions since the last update, keyed by `agent/dimension`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly, unfinished batches included."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+
+    def rings(self) -> tuple[dict[str, PerGroup], int]:
+        """What is too large to be written anew with each checkpoint: by group and name `(slots, E, ...)`, step t in slot
+        t modulo slots; and how many steps were written. Empty for algorithms without a replay."""
+
+    def policy_state(self) -> dict[str, Any]:
+        """Everything needed to act and to be diagnosed."""
+
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        """Act as when `policy_state` was taken."""
+
+
+def merge(stats: Stats, group: str, found: Mapping[str, Tensor]) -> None:
+    """Put one group's tensors, by tag, into `stats`."""
+    for tag, value in found.items():
+        stats.setdefault(tag, {})[group] = value
+
+
+def copied(state: T) -> T:
+    """A deep copy of nested dictionaries of tensors and plain values."""
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}  # type: ignore[return-value]
+    return state.clone() if isinstance(state, Tensor) else state  # type: ignore[return-value]
+
+
+def mean_of(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means over an update's optimiser steps; a tag counts the steps that have it."""
+    tags = dict.fromkeys(tag for step in steps for tag in step)
+    return {tag: torch.stack([step[tag] for step in steps if tag in step]).float().mean(0) for tag in tags}

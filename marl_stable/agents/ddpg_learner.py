@@ -1,0 +1,230 @@
+"""How one group of agents learns with DDPG: its networks and their targets, statistics, optimisers and replay.
+
+Shapes: B rows of a batch, A agents of the group, O observation features, U features of an encoded action, S features of
+the joint observation, V those of the joint action, K critics.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from marl_stable.agents import behaviour
+from marl_stable.agents.config import MADDPGConfig
+from marl_stable.agents.ddpg import actor_loss, critic_loss, td_target
+from marl_stable.agents.ppo_learner import OBS_CLIP, REWARD_CLIP, optimizer_of, step_stats
+from marl_stable.buffers import Replay
+from marl_stable.networks.actor_critic import DeterministicActor, JointQ, LocalQ
+from marl_stable.networks.heads import Differentiable
+from marl_stable.normalize import ObservationNorm, RunningNorm
+from marl_stable.optim import flatten, polyak
+from marl_stable.types import Group, legal_features
+
+FARTHEST_END = 1e3  # units of reward; an end worth more drowns all else, so rewards are then not centred
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+
+class Drawn(NamedTuple):
+    """A batch from the replay as networks see it."""
+
+    obs: Tensor  # (B, A, O) normalised
+    action: Tensor  # (B, A, U) encoded
+    reward: Tensor  # (B, A) normalised
+    next_obs: Tensor  # (B, A, O) normalised
+    terminated: Tensor  # (B, A) bool
+    alive: Tensor  # (B, A) 1 where the agent acted
+
+
+class Joint(NamedTuple):
+    """What all agents of all groups saw and did."""
+
+    obs: Tensor  # (B, S)
+    action: Tensor  # (B, V)
+
+    def seen(self) -> Tensor:
+        """`(B, S + V)`, what a central critic sees."""
+        return torch.cat([self.obs, self.action], dim=1)
+
+
+class DDPGLearner:
+    """Everything of one group that has a state."""
+
+    def __init__(
+        self,
+        group: Group,
+        config: MADDPGConfig,
+        joint: tuple[int, int, int] | None,
+        shape: tuple[int, int],
+        device: torch.device,
+        init: torch.Generator,
+        refuse: bool,
+    ) -> None:
+        """`joint`: S, V and the group's first column in V for a central critic, None for a local one; `shape`: slots and
+        copies of the replay; `init` draws the first weights."""
+        agents, share, c = len(group.agents), config.share, config
+        self.group, self.config, self.central = group, config, joint is not None
+        self.actor = DeterministicActor(group, c.actor_network.over(c.network), share, init).to(device)
+        size, count, network = self.actor.outputs, 2 if c.twin_critics else 1, c.critic_network.over(c.network)
+        if joint is None:
+            critic: JointQ | LocalQ = LocalQ(count, agents, group.obs_size + size, network, share, init)
+        else:
+            critic = JointQ(count, agents, joint[0] + joint[1], network, init)
+            self.first = joint[2]
+            self.own = _blocks(agents, size, joint[1], joint[2]).to(device)  # (A, V)
+        self.critic = critic.to(device)
+        rows = 1 if share else agents
+        self.actor_optimizer = optimizer_of(self.actor, rows, c, refuse)
+        self.critic_optimizer = optimizer_of(self.critic, 1 if self.central else rows, c, refuse)
+        self.target_actor, self._target_actor = _target(self.actor, rows)
+        self.target_critic, self._target_critic = _target(self.critic, self.critic_optimizer.rows)
+        self.obs_norm = ObservationNorm(agents, group.obs_size, legal_features(group), share, OBS_CLIP).to(device)
+        self.reward_norm = RunningNorm((agents,), REWARD_CLIP).to(device)
+        self.replay = Replay(*shape, group, device)
+
+    # ---- what networks see
+
+    def normalized(self, obs: Tensor) -> Tensor:
+        """What networks see of raw observations `(..., A, O)`."""
+        return self.obs_norm(obs) if self.config.normalize_obs else obs
+
+    def take_in(self, obs: Tensor, alive: Tensor | None) -> None:
+        """Let raw observations `(N, A, O)` of living agents `(N, A)` into the statistics."""
+        if self.config.normalize_obs:
+            self.obs_norm.take_in(obs, alive)
+
+    def take_in_last(self, t: int, steps: int) -> None:
+        """Let the `steps` steps before `t` into the statistics."""
+        at = self.replay.last(t, steps)
+        alive = self.replay.alive[at].flatten(0, 1)
+        self.take_in(self.replay.obs[at].flatten(0, 1), alive)
+        if self.config.normalize_reward:
+            self.reward_norm.update(self.replay.reward[at].flatten(0, 1), alive)
+
+    def draw(self, rows: Tensor) -> Drawn:
+        """The transitions `rows (B,)` of the replay."""
+        raw = self.replay.draw(rows)
+        return Drawn(
+            self.normalized(raw.obs),
+            self.actor.encoded(raw.action),
+            self._scaled(raw.reward),
+            self.normalized(raw.next_obs),
+            raw.terminated,
+            raw.alive.to(torch.float32),
+        )
+
+    def _scaled(self, reward: Tensor) -> Tensor:
+        """`(B, A)` rewards in deviations from their mean, or from 0 where an end would then be too far away."""
+        if not self.config.normalize_reward:
+            return reward
+        norm = self.reward_norm
+        return torch.where(self._centred(), norm(reward), (reward / norm.divisor).clamp(-REWARD_CLIP, REWARD_CLIP))
+
+    def _centred(self) -> Tensor:
+        return self._end().abs() < FARTHEST_END
+
+    def _end(self) -> Tensor:
+        gamma = self.config.gamma
+        assert isinstance(gamma, float)
+        return -self.reward_norm.offset / self.reward_norm.divisor / max(1 - gamma, 1e-12)
+
+    def terminal_value(self) -> Tensor:
+        """`(A,)` what lies beyond an end, rewards of 0 for ever, in units of the normalised reward."""
+        if not self.config.normalize_reward:
+            return torch.zeros_like(self.reward_norm.offset)
+        return torch.where(self._centred(), self._end(), 0.0)
+
+    # ---- learning
+
+    def fit_critic(self, drawn: Drawn, next_action: Tensor, now: Joint, then: Joint, lr: float) -> dict[str, Tensor]:
+        """One step of the critic towards its target; `next_action (B, A, U)` is the target actors'."""
+        c = self.config
+        assert isinstance(c.gamma, float)
+        with torch.no_grad():
+            seen = then.seen() if self.central else torch.cat([drawn.next_obs, next_action], dim=-1)
+            next_q = self.target_critic(seen)  # (K, B, A)
+            target = td_target(drawn.reward, next_q, drawn.terminated, c.gamma, self.terminal_value())
+        q = self.critic(now.seen() if self.central else torch.cat([drawn.obs, drawn.action], dim=-1))
+        loss = critic_loss(q, target, drawn.alive, c.huber, share=self.central or c.share)
+        fitted = self.critic_optimizer.step(loss, lr)
+        mean = (q.detach()[0] * drawn.alive).sum() / drawn.alive.sum().clamp_min(1)
+        return {"losses/critic": loss.detach(), "losses/q": mean} | step_stats("critic", fitted)
+
+    def improve_actor(self, drawn: Drawn, now: Joint, lr: float, generator: torch.Generator) -> dict[str, Tensor]:
+        """One step of the actor along the critic's gradient."""
+        c = self.config
+        answer: Differentiable = self.actor(drawn.obs)
+        q = self._value_of_own(answer.relaxed(generator), drawn, now)
+        loss = actor_loss(q, answer.penalty(), drawn.alive, c.action_penalty, c.share)
+        moved = self.actor_optimizer.step(loss, lr)
+        return {"losses/actor": loss.detach()} | step_stats("actor", moved)
+
+    def _value_of_own(self, action: Tensor, drawn: Drawn, now: Joint) -> Tensor:
+        """`(B, A)` each agent's value of its own current `action (B, A, U)`, all other actions from the replay."""
+        critic = self.critic.networks[0]
+        if not self.central:
+            return critic(torch.cat([drawn.obs, action], dim=-1)).squeeze(-1)  # type: ignore[no-any-return]
+        agents, last = action.shape[1], self.first + action.shape[1] * action.shape[2]
+        current = torch.cat([now.action[:, : self.first], action.flatten(1), now.action[:, last:]], dim=1)  # (B, V)
+        mixed = torch.where(self.own, current.unsqueeze(1), now.action.unsqueeze(1))  # (B, A, V)
+        seen = torch.cat([now.obs.unsqueeze(1).expand(-1, agents, -1), mixed], dim=-1)
+        values = critic(seen.flatten(0, 1)).unflatten(0, (-1, agents))  # (B, A, A): row i is what i's action is worth
+        return values.diagonal(dim1=1, dim2=2)  # type: ignore[no-any-return]
+
+    def follow(self) -> None:
+        """Let the targets follow what is learned."""
+        polyak(self._target_actor, self.actor_optimizer.flat, self.config.tau)
+        polyak(self._target_critic, self.critic_optimizer.flat, self.config.tau)
+
+    def weight_norm(self) -> Tensor:
+        """L2 norm of all learned parameters."""
+        return (
+            self.actor_optimizer.weight_norm().square().sum() + self.critic_optimizer.weight_norm().square().sum()
+        ).sqrt()
+
+    # ---- being watched
+
+    @torch.no_grad()
+    def action_signals(self, t: int, steps: int) -> dict[str, Tensor]:
+        """How the actions of the `steps` steps before `t` behaved, `(A,)` each."""
+        r, at = self.replay, self.replay.last(t, steps)
+        obs = r.obs[at].flatten(0, 1)
+        probe = self.actor(self.normalized(obs[:: max(1, len(obs) // behaviour.PROBE)]))
+        return behaviour.action_signals(self.actor, probe, r.action[at], r.ended[at])
+
+    def action_counts(self, t: int, steps: int) -> dict[str, Tensor]:
+        """Counts of the executed actions of the `steps` steps before `t`, `agent/dimension -> (bins,)`."""
+        return behaviour.action_counts(self.group, self.replay.action[self.replay.last(t, steps)])
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the replay."""
+        return {key: dict(part.state_dict()) for key, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        for key, part in self._parts().items():
+            part.load_state_dict(state[key])
+
+    def _parts(self) -> dict[str, Any]:
+        networks = ("actor", "critic", "target_actor", "target_critic")
+        names = (*networks, "obs_norm", "reward_norm", "actor_optimizer", "critic_optimizer")
+        return {name: getattr(self, name) for name in names}
+
+
+def _target(network: NetworkT, rows: int) -> tuple[NetworkT, Tensor]:
+    """A copy of `network` to follow it, and all its parameters as one `(R, P)` tensor."""
+    target = copy.deepcopy(network).requires_grad_(False)
+    return target, flatten(list(target.parameters()), rows)
+
+
+def _blocks(agents: int, size: int, columns: int, first: int) -> Tensor:
+    """`(A, V)` true where a column of the joint action is the agent's own."""
+    own = torch.zeros(agents, columns, dtype=torch.bool)
+    for agent in range(agents):
+        own[agent, first + agent * size : first + (agent + 1) * size] = True
+    return own

@@ -1,0 +1,212 @@
+"""MADDPG: deterministic policies, each improved along a critic that sees all agents (Lowe et al. 2017).
+
+The actor's gradient is the paper's equation 5: an agent's own action is its current one, the others' are those of the
+replay. With all actions current, the critic of one agent would train the others for its own reward.
+
+Shapes: E copies, B rows of a batch, A agents of one group, S and V features of the joint observation and action.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marl_stable.agents import behaviour
+from marl_stable.agents.base import Stats, copied, mean_of, merge
+from marl_stable.agents.config import MADDPGConfig
+from marl_stable.agents.ddpg_learner import DDPGLearner, Drawn, Joint
+from marl_stable.buffers import require_room
+from marl_stable.networks.actor_critic import encoded_size
+from marl_stable.networks.heads import Differentiable
+from marl_stable.types import EnvSpec, PerGroup, Step
+
+COUNTERS = ("t", "learned_at", "updates", "due", "progress")
+
+
+class MADDPG:
+    """Acts for all groups, keeps what happened in a replay, and learns from it in rounds of updates."""
+
+    centralised = True
+
+    def __init__(
+        self, spec: EnvSpec, config: MADDPGConfig, num_envs: int, device: torch.device, seed: int, refuse: bool = True
+    ) -> None:
+        """`config.gamma` must be a number by now. `refuse`: a non-finite gradient does not move its network."""
+        self.spec, self.config, self.num_envs = spec, config, num_envs
+        self.rollout_steps = max(1, config.train_every // num_envs)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.t = 0  # steps of every copy
+        self.learned_at = 0  # the same at the last round of updates
+        self.updates = 0
+        self.due = 0.0  # updates not yet made for steps already taken
+        self.progress = 0.0
+        self.seen: PerGroup = {}
+        self.raw: PerGroup = {}
+        slots = max(self.rollout_steps, -(-config.buffer_size // num_envs)) if config.buffer_size > 1 else 1
+        require_room(slots, num_envs, spec, device)
+        init = torch.Generator().manual_seed(seed)
+        features = sum(len(g.agents) * g.obs_size for g in spec.groups)
+        columns = {g.name: len(g.agents) * encoded_size(g.action) for g in spec.groups}
+        first = 0
+        self.learners: dict[str, DDPGLearner] = {}
+        for g in spec.groups:
+            joint = (features, sum(columns.values()), first) if self.centralised else None
+            self.learners[g.name] = DDPGLearner(g, config, joint, (slots, num_envs), device, init, refuse)
+            first += columns[g.name]
+
+    # ---- acting
+
+    @torch.no_grad()
+    def policy(self, obs: PerGroup) -> dict[str, Differentiable]:
+        """Each group's answer, in raw actions, to raw observations `(E, A, O)`."""
+        noise = self._exploration()
+        return {name: x.actor(x.normalized(obs[name]), noise) for name, x in self.learners.items()}
+
+    def _exploration(self) -> float:
+        c = self.config
+        return c.exploration_noise + min(self.progress, 1.0) * (c.final_noise - c.exploration_noise)
+
+    def to_env(self, raw: PerGroup) -> PerGroup:
+        """Raw actions in the environment's units."""
+        return {name: self.learners[name].actor.to_env(action) for name, action in raw.items()}
+
+    @torch.no_grad()
+    def act(self, obs: PerGroup) -> PerGroup:
+        """This step's actions: uniform during the warm-up, then the policy's with noise."""
+        warm_up = self.t * self.num_envs < self.config.warm_up
+        answers = self.policy(obs).items()
+        self.seen = obs
+        self.raw = {name: a.uniform(self.generator) if warm_up else a.sample(self.generator) for name, a in answers}
+        return self.to_env(self.raw)
+
+    def observe(self, step: Step) -> None:
+        """Keep what the actions led to."""
+        for name, learner in self.learners.items():
+            learner.replay.write(self.t, name, self.seen[name], self.raw[name], step)
+        self.t += 1
+
+    def ready(self) -> bool:
+        """Whether a round of updates is due."""
+        return self.t - self.learned_at >= self.rollout_steps
+
+    # ---- learning
+
+    def initialize_statistics(self, obs: PerGroup) -> None:
+        """Start the observation statistics from a short random play, `(N, A, O)` per group."""
+        for name, learner in self.learners.items():
+            learner.take_in(obs[name], None)
+
+    def update(self, progress: float, interrupted: Callable[[], bool]) -> Stats | None:
+        """A round of updates, `progress` (0 to 1) into the run; none during the warm-up.
+
+        None where `interrupted` said so in mid-round: then nothing has changed, and the round can be repeated.
+        """
+        before = copied(self.policy_state())
+        self.progress = progress
+        for learner in self.learners.values():
+            learner.take_in_last(self.t, self.rollout_steps)
+        self.learned_at = self.t
+        losses: dict[str, list[dict[str, Tensor]]] = {name: [] for name in self.learners}
+        if self.t * self.num_envs >= self.config.warm_up:
+            self.due += self.rollout_steps * self.num_envs / self.config.steps_per_update
+        while self.due >= 1:
+            if interrupted():
+                self.load_policy_state(before)
+                return None
+            self._learn(losses, self._schedule(progress))
+            self.due -= 1
+        stats = Stats()
+        for name, learner in self.learners.items():
+            merge(stats, name, mean_of(losses[name]) | {"weights/norm": learner.weight_norm()})
+        return stats
+
+    def _learn(self, losses: dict[str, list[dict[str, Tensor]]], scale: float) -> None:
+        """One step of every critic and, when it is their turn, of every actor and the targets."""
+        c = self.config
+        drawn = self._draw()
+        now = _joint({name: (d.obs, d.action) for name, d in drawn.items()})
+        answers = {name: x.target_actor(drawn[name].next_obs) for name, x in self.learners.items()}
+        noise = (c.target_noise, c.target_noise_clip, self.generator)
+        next_action = {name: answer.smoothed(*noise) for name, answer in answers.items()}
+        then = _joint({name: (d.next_obs, next_action[name]) for name, d in drawn.items()})
+        self.updates += 1
+        turn = self.updates % c.policy_delay == 0
+        for name, x in self.learners.items():
+            found = x.fit_critic(drawn[name], next_action[name], now, then, scale * (c.critic_lr or c.lr))
+            if turn:
+                found |= x.improve_actor(drawn[name], now, scale * (c.actor_lr or c.lr), self.generator)
+                x.follow()
+            losses[name].append(found)
+
+    @torch.no_grad()
+    def _draw(self) -> dict[str, Drawn]:
+        """The same moments for every group, since critics see them together."""
+        slots = next(iter(self.learners.values())).replay.slots
+        filled = min(self.t, slots) * self.num_envs
+        size = (self.config.batch_size,)
+        rows = torch.randint(filled, size, generator=self.generator, device=self.generator.device)
+        return {name: learner.draw(rows) for name, learner in self.learners.items()}
+
+    def _schedule(self, progress: float) -> float:
+        """Factor of the step size."""
+        decay = {"linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
+        return max(decay.get(self.config.lr_schedule, 1.0), 0.0)
+
+    # ---- being watched
+
+    def action_signals(self) -> Stats:
+        """How the actions since the last round behave, `tag -> group -> (A,)`."""
+        stats = Stats()
+        for name, learner in self.learners.items():
+            merge(stats, name, learner.action_signals(self.t, self.rollout_steps))
+        return stats
+
+    def sameness(self, raw: PerGroup) -> Stats:
+        """How alike the raw actions `(T, E, A)` or `(T, E, A, D)` are, `{"sameness": group -> (A,)}`."""
+        found = {name: behaviour.sameness(x.group.action, raw[name]) for name, x in self.learners.items()}
+        return {"sameness": found}
+
+    def action_counts(self) -> PerGroup:
+        """Counts of the actions executed since the last round, keyed by `agent/dimension`."""
+        counts: PerGroup = {}
+        for learner in self.learners.values():
+            counts |= learner.action_counts(self.t, self.rollout_steps)
+        return counts
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly but the replay, which is too large to be written anew each time."""
+        return {"learning": self.policy_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.load_policy_state(state["learning"])
+
+    def rings(self) -> tuple[dict[str, PerGroup], int]:
+        """The replay of every group, and how many steps were written to it."""
+        return {name: learner.replay.tensors() for name, learner in self.learners.items()}, self.t
+
+    def policy_state(self) -> dict[str, Any]:
+        """Everything needed to act and to be diagnosed."""
+        groups = {name: learner.state_dict() for name, learner in self.learners.items()}
+        counters = {name: getattr(self, name) for name in COUNTERS}
+        return {"groups": groups, "generator": self.generator.get_state(), "counters": counters}
+
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        """Act as when `policy_state` was taken."""
+        for name, group in state["groups"].items():
+            self.learners[name].load_state_dict(group)
+        self.generator.set_state(state["generator"].cpu())
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+
+
+def _joint(groups: dict[str, tuple[Tensor, Tensor]]) -> Joint:
+    """Observations `(B, A, O)` and encoded actions `(B, A, U)` of all groups side by side."""
+    obs = torch.cat([seen.flatten(1) for seen, _ in groups.values()], dim=1)
+    return Joint(obs, torch.cat([done.flatten(1) for _, done in groups.values()], dim=1))
