@@ -75,6 +75,51 @@ class Rollout:
                 getattr(self, key).copy_(value)
 
 
+class ChunkedRollout(Rollout):
+    """A rollout to be learned from in K chunks of L consecutive steps, with what recurrent networks need beside it.
+
+    L is the longest that is at most `chunk_length` and makes chunks of (nearly) equal length: K L is T or a little more.
+    """
+
+    def __init__(
+        self, steps: int, copies: int, group: Group, device: torch.device, chunk_length: int, memory: Tensor, past: Tensor
+    ) -> None:
+        """`memory (E, A, M)`: the actor's, `past (E, A, M)` or `(E, M)`: the critic's, where episodes begin."""
+        super().__init__(steps, copies, group, device)
+        self.chunks = math.ceil(steps / chunk_length)
+        self.length = math.ceil(steps / self.chunks)
+        self.begins = torch.zeros(steps + 1, copies, dtype=torch.bool, device=device)  # an episode, at this step
+        self.memory = memory.clone()  # what the actor remembers now
+        self.starts = torch.zeros(self.chunks, *memory.shape, device=device)  # the same at each chunk's first step
+        self.past = past.clone()  # what the critic remembered at the first step of all
+
+    def write_memory(self, t: int, after: Tensor) -> None:
+        """Keep what the actor remembered before step `t`, where a chunk begins, and remember `after (E, A, M)` now."""
+        if t % self.length == 0:
+            self.starts[t // self.length] = self.memory
+        self.memory = after
+
+    def write_outcome(self, t: int, name: str, step: Step) -> None:
+        """The same, and forget episodes that are over. Memory lasts while any agent's episode does, as `done` has it."""
+        super().write_outcome(t, name, step)
+        self.begins[t + 1] = step.done
+        self.memory = self.memory.masked_fill(step.done.reshape(-1, 1, 1), 0.0)
+
+    def clear(self) -> None:
+        """Forget the final observations; the next rollout begins where this one ended."""
+        super().clear()
+        self.begins[0] = self.begins[-1]
+
+    def rows(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
+        """`(L, N)` rows (of T * E) of the chunks `(N,)`, counted time by time and copy by copy, and `(L, N)` which count.
+
+        Where a last chunk is shorter its last step is repeated, and does not count.
+        """
+        steps, copies = self.begins.shape
+        t = chunks // copies * self.length + torch.arange(self.length, device=chunks.device).unsqueeze(1)
+        return t.clamp_max(steps - 2) * copies + chunks % copies, t < steps - 1
+
+
 class Rows(NamedTuple):
     """Transitions of one group drawn from a replay; raw values."""
 
@@ -137,8 +182,8 @@ def require_room(slots: int, copies: int, spec: EnvSpec, device: torch.device) -
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
     if needed > free:
         raise UsageError(
-            f"algo.buffer_size is {slots * copies}, which needs {needed / 1e9:.1f} GB of memory where {free / 1e9:.1f} GB "
-            f"are free; set it to {int(0.8 * free / per_step)} or less."
+            f"algo.buffer_size is {slots * copies}, which needs {needed / 1e9:.1f} GB of memory; {free / 1e9:.1f} GB are "
+            f"free: set it to {int(0.8 * free / per_step)} or less."
         )
 
 

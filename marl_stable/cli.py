@@ -48,6 +48,10 @@ class Evaluate:
     """Which checkpoint; unset: the best, else the last."""
     stochastic: bool = False
     """Draw actions instead of taking the likeliest."""
+    against: str | None = None
+    """Opponent that acts for all other teams: a run folder (its best checkpoint, else its last), or random."""
+    team: str | None = None
+    """Team that RUN acts for, with --against."""
     json: bool = False
     """Print one JSON object."""
     env: Place = Place()
@@ -149,7 +153,15 @@ def evaluate(words: list[str]) -> int:
 
     place = asked.env
     found = showing.evaluate(
-        run, place.id, place.kwargs, asked.episodes, asked.seed, asked.checkpoint, asked.stochastic
+        run,
+        place.id,
+        place.kwargs,
+        asked.episodes,
+        asked.seed,
+        asked.checkpoint,
+        asked.stochastic,
+        asked.against,
+        asked.team,
     )
     _say(to_json(found) if asked.json else showing.in_words(found))
     return 0
@@ -186,7 +198,7 @@ def presets(words: list[str]) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train, "[PRESET] [flags] | --resume RUN [--total-steps N]"),
-    "eval": (evaluate, "RUN [--env ID] [--episodes N] [--json]"),
+    "eval": (evaluate, "RUN [--env ID] [--against RUN|random --team TEAM]"),
     "render": (render, "RUN -o FILE.gif"),
     "envs": (envs, "[--json]"),
     "algos": (algos, "[--json]"),

@@ -18,9 +18,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from marl_stable.types import UsageError
 
 Activation = Literal["tanh", "relu", "leaky_relu", "elu", "gelu", "silu"]
-Norm = Literal["none", "layer"]
+Norm = Literal["none", "layer", "batch"]
 Block = Literal["plain", "residual"]
 Init = Literal["orthogonal", "xavier", "he"]
+Memory = Literal["none", "gru", "lstm"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class NetworkConfig:
     hidden: tuple[int, ...] = (64, 64)
     """Width of each hidden layer; with `block residual`, one block per entry, all of the first width."""
     norm: Norm = "layer"
-    """Normalisation in hidden layers. Bounds what one layer hands to the next; costs a little speed."""
+    """Normalisation in hidden layers. Bounds what one layer hands to the next; costs a little speed. batch: by running
+    statistics that move between updates only, for acting, learning and targets alike."""
     block: Block = "plain"
     """`residual` adds each block to its input, with the norm before it (SimBa). Worth it beyond three layers."""
     activation: Activation = "tanh"
@@ -40,6 +42,9 @@ class NetworkConfig:
     final_init: float | None = 3e-3
     """Half-width of the uniform that starts the last layer; none: like a hidden layer. Large values let early
     updates pin actions at their bounds."""
+    recurrent: Memory = "none"
+    """A cell after the hidden layers that remembers within an episode (MAPPO and IPPO). For tasks where what must be done
+    hangs on what was seen before; costs speed."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class NetworkOverride:
     """Initialisation of hidden layers."""
     final_init: float | None = None
     """Half-width of the uniform that starts the last layer."""
+    recurrent: Memory | None = None
+    """A cell that remembers within an episode."""
 
     def over(self, base: NetworkConfig) -> NetworkConfig:
         """`base` with the fields set here."""
@@ -75,8 +82,22 @@ class EnvConfig:
     num_envs: int | Literal["auto"] = "auto"
     """Copies stepped together. auto: 256 on the device, 32 for environments written in Python. The amount of data
     per update does not depend on it (`algo.batch_size`)."""
+    workers: int = 0
+    """Processes that step the copies of an environment written in Python, never more than copies; results do not depend
+    on it. 0: in this process, where an environment that fails in training ends the run at once."""
+    step_timeout: float = 60.0
+    """Seconds after which workers that have not finished one step (or one reset) count as hung and are replaced."""
+    max_failures: int = 10
+    """Failures of workers, and of environments in them, that a run survives, each at the price of the episodes it hits
+    (training and evaluation count apart). Too few: rare crashes end long runs; too many: a broken one goes on."""
     time_limit_as: Literal["truncation", "termination"] | None = None
     """Reads every episode end as this, for environments that mislabel theirs; unset: believe the environment."""
+    teams: dict[str, Any] | None = None
+    """Who belongs together, as {"team": ["agent", ...]} with every agent once; unset: a table for known environments,
+    else the environment's attribute `teams`, else one team."""
+    reward: Literal["own", "mean"] = "own"
+    """What agents learn from: own: each from its own reward; mean: all from the mean over their team. Returns,
+    evaluations and logged rewards are each agent's own either way."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +132,9 @@ class RunConfig:
     """Greedy episodes per evaluation."""
     checkpoint_every: int = 250_000
     """Steps between checkpoints; the end of the run and an interruption always save."""
+    init_from: str | None = None
+    """Run folder whose weights and normalisers this run begins with (best checkpoint, else last). Optimisers,
+    counters and schedules start anew."""
     run_dir: str | None = None
     """The run folder itself; default runs/ENV/ALGO/TIME-sSEED."""
     quiet: bool = False
@@ -127,6 +151,9 @@ class RunConfig:
         require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
         copies = self.env.num_envs
         require(copies == "auto" or copies > 0, "env.num_envs", copies, "auto or at least 1")
+        require(self.env.workers >= 0, "env.workers", self.env.workers, "0 (in this process) or a number of processes")
+        require(self.env.step_timeout > 0, "env.step_timeout", self.env.step_timeout, "a positive number of seconds")
+        require(self.env.max_failures >= 0, "env.max_failures", self.env.max_failures, "0 (none survived) or more")
 
 
 ConfigT = TypeVar("ConfigT")

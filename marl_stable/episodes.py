@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from marl_stable.envs.base import BatchedEnv
+from marl_stable.envs.base import BatchedEnv, lost
 from marl_stable.types import PerGroup, Step
 
 
@@ -31,7 +31,7 @@ class EpisodeStatistics:
         self.rewards = {name: torch.zeros(3, device=device) for name, _ in self.groups}  # count, sum, sum of squares
 
     def add(self, step: Step) -> None:
-        """Take in one step of every copy."""
+        """Take in one step of every copy. An episode that was given up counts for nothing."""
         self.length += 1
         for name, _ in self.groups:
             reward = step.reward[name]
@@ -40,10 +40,10 @@ class EpisodeStatistics:
             self.rewards[name] += torch.stack([counted, reward.sum(), reward.square().sum()])
         if step.next_obs is step.obs:  # nobody's episode ended
             return
-        done = step.done.to(self.length.dtype)
+        done = (step.done & ~lost(step)).to(self.length.dtype)
         self.done += done.sum()
         self.lengths += (self.length * done).sum()
-        self.length *= 1 - done
+        self.length.masked_fill_(step.done, 0.0)
         for name, _ in self.groups:
             self.returns[name] += (self.running[name] * done.unsqueeze(1)).sum(0)
             self.running[name].masked_fill_(step.done.unsqueeze(1), 0.0)

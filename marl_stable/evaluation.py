@@ -6,13 +6,14 @@ Shapes: E copies, N episodes, A agents of a group. Returns are per agent, undisc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from marl_stable.envs.base import BatchedEnv
+from marl_stable.envs.base import BatchedEnv, lost
 from marl_stable.types import EnvSpec, PerGroup
 
 UNIT = "per-agent mean, undiscounted"
@@ -20,7 +21,15 @@ BOOTSTRAP_SAMPLES = 2_000
 MAX_STEPS = 100_000  # of one copy; episodes that never end must not make an evaluation that never ends
 
 Act = Callable[[PerGroup], PerGroup]
-"""Observations `(E, A, O)` to actions in the environment's units."""
+"""Observations `(E, A, O)` to actions in the environment's units. One that has a memory is a :class:`Remembering`."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An :data:`Act` that is told where episodes end."""
+
+    def ended(self, done: Tensor) -> None:
+        """The episodes of the copies `done (E,)` are over."""
 
 
 class Episodes(NamedTuple):
@@ -49,10 +58,12 @@ def play_unless(
 
     A fixed quota per copy, since taking the first N that end would prefer short episodes. A copy's first episode counts
     as it stands after `max_steps`, where nobody knows whether it would ever end; a later one that is cut off then does
-    not count. None where `interrupted` said so.
+    not count. One that was given up because its environment failed does not count either, and another is played for
+    it. None where `interrupted` said so. `act` must not remember other episodes.
     """
     spec, copies = env.spec, env.num_envs
     quota = [episodes // copies + (copy < episodes % copies) for copy in range(copies)]
+    wanted = list(quota)
     tally = _Tally(spec, copies, env.device)
     returns, lengths = [], []
     obs = env.reset(seed)
@@ -63,12 +74,16 @@ def play_unless(
         step = env.step(action)
         tally.add(step.reward)
         last = t == max_steps - 1
+        if step.next_obs is not step.obs and isinstance(act, Remembering):
+            act.ended(step.done)
         if last or step.next_obs is not step.obs:
+            given_up = lost(step).tolist()
             for copy, over in enumerate(step.done.tolist()):
-                if not over and not (last and tally.length[copy] == max_steps):
+                as_it_stands = last and quota[copy] == wanted[copy]
+                if not over and not as_it_stands:
                     continue
                 total, length = tally.take(copy)
-                if quota[copy] > 0:
+                if quota[copy] > 0 and (as_it_stands or not given_up[copy]):
                     quota[copy] -= 1
                     returns.append(total)
                     lengths.append(length)

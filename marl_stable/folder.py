@@ -23,6 +23,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.replay = self.checkpoints / "replay"
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.csv"
         self.incidents = path / "incidents.jsonl"

@@ -10,10 +10,11 @@ from marl_stable.config import to_dict
 from marl_stable.evaluation import Episodes, summarize
 from marl_stable.folder import IncidentFile, RunFolder
 from marl_stable.monitor.detectors import Incident
+from marl_stable.replay_files import ReplayFiles
 from marl_stable.report.sinks import Sinks
 from marl_stable.report.terminal import Progress
 from marl_stable.training import Training
-from marl_stable.types import Discrete, spec_to_dict
+from marl_stable.types import Box, spec_to_dict
 
 HISTOGRAM_DIMENSIONS = 32  # per agent; the first ones
 
@@ -37,9 +38,10 @@ class RunObserver:
         self._return: float | None = None
 
     def begin(self, training: Training) -> None:
-        """Learn which agents have discrete actions."""
+        """Learn which agents have discrete actions, and how much of the replay is on disk."""
         groups = training.envs.spec.groups
-        self._discrete = {agent: isinstance(g.action, Discrete) for g in groups for agent in g.agents}
+        self._replay = ReplayFiles(self.folder.replay, training.agent.rings())
+        self._discrete = {agent: not isinstance(g.action, Box) for g in groups for agent in g.agents}
 
     def logged(self, steps: int, row: dict[str, float], counts: dict[str, list[float]]) -> None:
         """Write an iteration's figures and show where the run stands."""
@@ -81,6 +83,7 @@ class RunObserver:
         state = training_state(training)
         path = self.folder.checkpoints / "last.pt"
         try:
+            self._replay.save(training.agent.rings())  # first, so that no checkpoint names steps that are not there
             checkpoint.save(path, state, keep_as=self.folder.checkpoints / "previous.pt")
             self.folder.write_metadata(steps=training.steps, returns=[list(point) for point in training.returns])
         except (OSError, RuntimeError) as error:
@@ -118,6 +121,10 @@ def in_words(incident: Incident) -> str:
         evidence = ", ".join(f"{key.replace('_', ' ')} {value:.2f}" for key, value in incident.evidence.items())
         told = f"repeats one action ({incident.value:.0%} the same{'; ' + evidence if evidence else ''})"
         return f"at {incident.steps:,} steps {where} {told}."
+    if incident.kind == "worker_failure":
+        done = "restarted, the episodes it cost begin anew" if incident.action == "restarted" else "no more restarts"
+        count = f"failure {incident.value:.0f} of {incident.limit:.0f} that are survived"
+        return f"at {incident.steps:,} steps {incident.evidence['reason']}; {done} ({count})."
     if incident.kind == "replay_differs":
         return f"at {incident.steps:,} steps {where} could not be replayed to where it was, and begins a new episode."
     done = {"skipped_update": "those updates were skipped", "none": "nothing was done"}[incident.action]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,18 +12,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marl_stable.agents import algorithm
+from marl_stable.agents.base import Agent
 from marl_stable.agents.config import default_config
-from marl_stable.agents.mappo import MAPPO
 from marl_stable.checkpoint import Damaged, load
 from marl_stable.config import override
-from marl_stable.networks.heads import Categorical, Distribution
-from marl_stable.types import Box, Discrete, EnvSpec, Group, PerGroup, UsageError, spec_from_dict
+from marl_stable.networks.heads import Answer, Categorical
+from marl_stable.types import (
+    Box,
+    Discrete,
+    EnvSpec,
+    Group,
+    MultiDiscrete,
+    PerGroup,
+    UsageError,
+    legal_features,
+    spec_from_dict,
+)
 
 
 class Loaded(NamedTuple):
     """A checkpoint's agent, ready to act."""
 
-    agent: MAPPO
+    agent: Agent
     spec: EnvSpec
     steps: int
     checkpoint: str  # "best" or "last"
@@ -44,9 +53,7 @@ def load_agent(run: Path, checkpoint: str | None = None, device: torch.device | 
             reasons.append(str(error))
             continue
         spec = spec_from_dict(state["spec"])
-        config = replace(
-            override(default_config(state["algo"]["name"]), state["algo"]), batch_size=1, num_minibatches=1
-        )
+        config = override(default_config(state["algo"]["name"]), state["algo"]).to_act()
         agent = algorithm(config.name)(spec, config, 1, device or torch.device("cpu"), seed=0)
         agent.load_policy_state(state["policy"] if "policy" in state else state["training"]["agent"]["learning"])
         return Loaded(agent, spec, state["steps"], name)
@@ -58,30 +65,33 @@ class Policy:
 
     def __init__(self, loaded: Loaded, deterministic: bool = True, seed: int = 0) -> None:
         self.spec, self.steps, self.deterministic = loaded.spec, loaded.steps, deterministic
-        self._agent = loaded.agent
+        self._agent, self._player = loaded.agent, loaded.agent.player()
         self._generator = torch.Generator(loaded.agent.generator.device).manual_seed(seed)
 
     def reset(self) -> None:
-        """Begin a new episode. Policies without memory have nothing to forget; call it all the same."""
+        """Begin a new episode: forget the last one. Policies without memory have none; call it all the same."""
+        self._player = self._agent.player()
 
     def __call__(
         self, observations: Mapping[str, Any], action_masks: Mapping[str, NDArray[Any]] | None = None
     ) -> dict[str, Any]:
         """Actions for the agents in `observations`, in the shape and dtype of their spaces.
 
-        `action_masks`: for discrete agents, 1 where an action is legal. Raises UsageError for an unknown agent or an
-        observation of another size than in training.
+        `action_masks`: for discrete agents, 1 where an action is legal; an observation `{"observation": ...,
+        "action_mask": ...}` brings its own. Raises UsageError for an unknown agent or an
+        observation of another size than in training. A recurrent policy remembers from call to call, and takes part in
+        each step of an episode with every agent that sees something, in turn-based games also those not to move.
         """
         known = set(self.spec.agents)
         if strangers := [agent for agent in observations if agent not in known]:
             raise UsageError(
                 f"agent {strangers[0]!r} is not of this policy; it acts for {', '.join(self.spec.agents)}."
             )
-        device = self._generator.device
-        obs = {g.name: torch.from_numpy(_stack(g, observations)).to(device).unsqueeze(0) for g in self.spec.groups}
+        device, masks = self._generator.device, action_masks or {}
+        obs = {g.name: torch.from_numpy(_stack(g, observations, masks)).to(device).unsqueeze(0) for g in self.spec.groups}
         raw: PerGroup = {}
-        for name, policy in self._agent.policy(obs).items():
-            masked = self._masked(name, policy, action_masks or {})
+        for name, policy in self._player(obs).items():
+            masked = self._masked(name, policy, masks)
             raw[name] = masked.mode() if self.deterministic else masked.sample(self._generator)
         actions = self._agent.to_env(raw)
         return {
@@ -91,19 +101,15 @@ class Policy:
             if agent in observations
         }
 
-    def _masked(self, name: str, policy: Distribution, masks: Mapping[str, NDArray[Any]]) -> Distribution:
+    def _masked(self, name: str, policy: Answer, masks: Mapping[str, NDArray[Any]]) -> Answer:
         group = next(g for g in self.spec.groups if g.name == name)
         if not isinstance(policy, Categorical) or not any(agent in masks for agent in group.agents):
             return policy
-        everything = np.ones(policy.logits.shape[-1])
-        rows = [np.asarray(masks.get(agent, everything)) for agent in group.agents]
-        if wrong := [row.shape for row in rows if row.shape != everything.shape]:
-            wanted = f"one number for each of the {len(everything)} actions"
-            raise UsageError(f"an action mask of group {name!r} has shape {wrong[0]}; it must have {wanted}.")
-        legal = torch.from_numpy(np.stack(rows)) > 0
-        if not bool(legal.any(-1).all()):
-            raise UsageError(f"an action mask of group {name!r} allows no action; allow one or more.")
-        return Categorical(policy.logits.masked_fill(~legal.to(policy.logits.device), -torch.inf))
+        n = policy.logits.shape[-1]
+        legal = np.stack([_mask_of(agent, masks.get(agent, np.ones(n)), n) for agent in group.agents])
+        if barred := [agent for agent, row in zip(group.agents, legal, strict=True) if not row.any()]:
+            raise UsageError(f"the action mask of {barred[0]} allows no action; allow one or more.")
+        return Categorical(policy.logits, torch.from_numpy(legal).to(policy.logits.device).unsqueeze(0))
 
 
 def load_policy(path: str | Path, deterministic: bool = True, checkpoint: str | None = None, seed: int = 0) -> Policy:
@@ -111,31 +117,57 @@ def load_policy(path: str | Path, deterministic: bool = True, checkpoint: str | 
     return Policy(load_agent(Path(path), checkpoint), deterministic, seed)
 
 
-def _stack(group: Group, observations: Mapping[str, Any]) -> NDArray[np.float32]:
+def _stack(group: Group, observations: Mapping[str, Any], masks: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """`(A, O)`; zeros for agents that are not there."""
     rows = np.zeros((len(group.agents), group.obs_size), np.float32)
     for i, agent in enumerate(group.agents):
-        if agent not in observations:
-            continue
-        value = np.asarray(observations[agent])
-        if value.ndim == 0 and np.issubdtype(value.dtype, np.integer) and group.obs_size > 1:
-            # a category, seen one-hot in training
-            if not 0 <= int(value) < group.obs_size:
-                wanted = f"a category from 0 to {group.obs_size - 1}"
-                raise UsageError(f"the observation of {agent} is {value}; in training it was {wanted}.")
-            rows[i, int(value)] = 1.0
-            continue
-        if value.size != group.obs_size:
-            raise UsageError(
-                f"the observation of {agent} has {value.size} numbers; in training it had {group.obs_size}."
-            )
-        rows[i] = value.reshape(-1)
+        if agent in observations:
+            _fill(rows[i], agent, group, observations[agent], masks.get(agent))
     return rows
+
+
+def _fill(row: NDArray[np.float32], agent: str, group: Group, value: Any, mask: Any) -> None:
+    """Write one agent's observation into its row `(O,)`; the legal actions of a masked group come last."""
+    legal = legal_features(group)
+    if isinstance(value, Mapping):
+        if set(value) != {"observation", "action_mask"}:
+            raise UsageError(
+                f"the observation of {agent} has the parts {', '.join(map(str, value))}; "
+                "flatten it with gymnasium.spaces.flatten first."
+            )
+        value, mask = value["observation"], value["action_mask"] if mask is None else mask
+    value = np.asarray(value)
+    if legal and value.size == len(row):
+        value, mask = value.reshape(-1)[:-legal], value.reshape(-1)[-legal:] if mask is None else mask
+    features = row[: len(row) - legal]
+    if legal:
+        row[-legal:] = 1.0 if mask is None else _mask_of(agent, mask, legal)
+    if value.ndim == 0 and np.issubdtype(value.dtype, np.integer) and len(features) > 1:
+        # a category, seen one-hot in training
+        if not 0 <= int(value) < len(features):
+            wanted = f"a category from 0 to {len(features) - 1}"
+            raise UsageError(f"the observation of {agent} is {value}; in training it was {wanted}.")
+        features[int(value)] = 1.0
+        return
+    if value.size != len(features):
+        raise UsageError(f"the observation of {agent} has {value.size} numbers; in training it had {len(features)}.")
+    features[:] = value.reshape(-1)
+
+
+def _mask_of(agent: str, mask: Any, n: int) -> NDArray[np.bool_]:
+    """`(n,)` whether each action is legal."""
+    legal: NDArray[np.bool_] = np.asarray(mask) > 0
+    if legal.shape != (n,):
+        wanted = f"one number for each of the {n} actions"
+        raise UsageError(f"the action mask of {agent} has shape {legal.shape}; it must have {wanted}.")
+    return legal
 
 
 def _in_space(group: Group, action: Tensor) -> Any:
     kind = group.action
     if isinstance(kind, Discrete):
         return np.int64(int(action) + kind.start)
+    if isinstance(kind, MultiDiscrete):
+        return (action.cpu().numpy() + np.array(kind.start)).reshape(kind.shape or (len(kind.n),))
     assert isinstance(kind, Box)
     return action.cpu().numpy().astype(np.float32).reshape(kind.shape or (len(kind.low),))

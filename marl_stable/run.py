@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from marl_stable import configs
+from marl_stable import configs, transfer
 from marl_stable import training as loop
 from marl_stable.agents import algorithm
-from marl_stable.agents.config import MAPPOConfig
+from marl_stable.agents.config import ActorCriticConfig
 from marl_stable.checkpoint import load_newest
 from marl_stable.config import RunConfig
 from marl_stable.envs import catalog
@@ -27,6 +27,7 @@ from marl_stable.folder import RunFolder, read_incidents
 from marl_stable.investigate import baselines
 from marl_stable.monitor.detectors import Incident
 from marl_stable.observer import RunObserver
+from marl_stable.replay_files import ReplayFiles
 from marl_stable.profile import Stopwatch
 from marl_stable.provenance import git_commit, versions
 from marl_stable.report.terminal import Outcome, Progress, summary
@@ -99,11 +100,14 @@ def start(config: RunConfig) -> Run:
 def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Training:
     """Everything before the first step, ending with the folder's first files."""
     config = replace(config, env=replace(config.env, num_envs=catalog.resolve_num_envs(config.env)))
+    if config.init_from:  # config.yaml must repeat the run from another working directory as well
+        config = replace(config, init_from=str(Path(config.init_from).absolute()))
     envs, eval_env = _environments(config, device)
     at_random = baselines.random_play(eval_env, config.seed)
     config = replace(config, algo=_with_gamma(config.algo, at_random.horizon()))
     training = _training(config, envs, eval_env, device)
     training.agent.initialize_statistics(at_random.obs)
+    origin = {"init_from": transfer.take_over(training.agent, config.init_from)} if config.init_from else {}
     folder.begin(
         configs.write(config),
         steps=0,
@@ -114,6 +118,7 @@ def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Traini
         git_commit=git_commit(),
         baselines=baselines.measure(eval_env, at_random, config.seed),
         returns=[],
+        **origin,
     )
     return training
 
@@ -145,6 +150,8 @@ def _reload(folder: RunFolder, total_steps: int | None, quiet: bool) -> tuple[Tr
     envs, eval_env = _environments(config, device)
     training = _training(config, envs, eval_env, device)
     training.load_state_dict(state["training"])
+    rings = training.agent.rings()
+    ReplayFiles(folder.replay, rings).load(rings)
     folder.begin(configs.write(config), total_steps=config.total_steps)
     return training, warning
 
@@ -168,6 +175,8 @@ def _conduct(
             observer.save(training)  # a run killed before its first checkpoint can go on as well
         if warning:
             progress.warn(warning)
+        if resumed_at is None and "init_from" in folder.metadata:
+            progress.note(transfer.in_words(folder.metadata["init_from"]))
         for copy in training.envs.replay_differs:
             where = {"copy": copy}
             observer.happened(Incident(training.steps, "replay_differs", where, 1.0, 0.0, "restarted", {}))
@@ -182,6 +191,7 @@ def _conduct(
                 status = "interrupted"
         except EnvironmentFailure as error:
             status, reason = "stopped", str(error)
+            loop.report_failures(training, observer)
             observer.save(training)
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -207,7 +217,10 @@ def _evaluated(training: Training) -> bool:
 
 
 def _environments(config: RunConfig, device: torch.device) -> tuple[BatchedEnv, BatchedEnv]:
-    """The environment to train on and another to evaluate on."""
+    """The environment to train on and another to evaluate on.
+
+    Both have workers where one has: a hang or a crash in an evaluation would end the run that training survives.
+    """
     assert isinstance(config.env.num_envs, int)
     copies = config.env.num_envs
     envs = catalog.make(config.env, device, copies)
@@ -216,7 +229,7 @@ def _environments(config: RunConfig, device: torch.device) -> tuple[BatchedEnv, 
 
 def _training(config: RunConfig, envs: BatchedEnv, eval_env: BatchedEnv, device: torch.device) -> Training:
     algo = config.algo
-    assert isinstance(algo, MAPPOConfig)
+    assert isinstance(algo, ActorCriticConfig)
     refuse = config.stability == "guard"
     agent = algorithm(algo.name)(envs.spec, algo, envs.num_envs, device, config.seed, refuse)
     return Training(config, agent, envs, eval_env, envs.reset(config.seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,20 @@ import torch
 from numpy.typing import NDArray
 
 from marl_stable import configs
-from marl_stable.config import EnvConfig, require
-from marl_stable.envs import catalog
-from marl_stable.evaluation import play, summarize
+from marl_stable.acting import ByAgent, Mixed, at_random
+from marl_stable.config import EnvConfig, require, unknown
+from marl_stable.envs import catalog, factory
+from marl_stable.envs.pettingzoo import Copy
+from marl_stable.evaluation import Act, play, summarize
 from marl_stable.folder import RunFolder
-from marl_stable.policy import Policy, load_agent
+from marl_stable.policy import load_agent
 from marl_stable.report.animation import write_animation
-from marl_stable.types import EnvironmentFailure, EnvSpec, PerGroup, UsageError
+from marl_stable.types import EnvironmentFailure, EnvSpec, UsageError
 
 COPIES = 32  # of an environment in Python; more would cost more to build than they save
 FALLBACK_FPS = 10.0
+RANDOM = "random"  # the opponent by that name; a run folder of that name is ./random
+OPPONENT_SEED = 1  # added to the seed of what the opponent draws, so that two equal agents do not draw the same
 MOST_STEPS = 1_000  # of an episode that is drawn; one that never ends must not fill the memory
 
 
@@ -32,28 +37,29 @@ def evaluate(
     seed: int = 0,
     checkpoint: str | None = None,
     stochastic: bool = False,
+    against: str | None = None,
+    team: str | None = None,
 ) -> dict[str, Any]:
     """Play `episodes` with a run's policy; what `eval --json` prints.
 
-    Raises UsageError where the environment's groups or spaces are not those of the run.
+    `against`: the run acts for `team` alone, and for the other teams another run (its folder) or `random`. Raises
+    UsageError where the environment's groups or spaces are not those of the runs, and where there is no such team.
     """
     _require_playable(episodes, seed)
     env_config = _env_config(run, env_id, env_kwargs)
     loaded = load_agent(run, checkpoint)
+    match = _match(loaded.spec, against, team)
     copies = min(episodes, COPIES if env_config.num_envs == "auto" else max(COPIES, int(env_config.num_envs)))
     env = catalog.make(env_config, torch.device("cpu"), copies)
     _require_same(loaded.spec, env.spec)
-    generator = torch.Generator().manual_seed(seed)
-    agent = loaded.agent
-
-    def act(obs: PerGroup) -> PerGroup:
-        policies = agent.policy(obs).items()
-        return agent.to_env({name: p.sample(generator) if stochastic else p.mode() for name, p in policies})
-
+    act: Act = ByAgent(loaded.agent, torch.Generator().manual_seed(seed) if stochastic else None)
+    if against is not None:
+        groups = [group.name for group in loaded.spec.groups if group.team == team]
+        act = Mixed(env.spec, act, groups, _opponent(against, env.spec, seed + OPPONENT_SEED, stochastic))
     played = play(env, act, episodes, seed)
     env.close()
     place = {"env": env_config.id, "episodes": episodes, "seed": seed, "checkpoint": loaded.checkpoint}
-    return place | {"steps": loaded.steps} | summarize(played, env.spec)
+    return place | {"steps": loaded.steps} | match | summarize(played, env.spec)
 
 
 def in_words(found: dict[str, Any]) -> str:
@@ -62,6 +68,7 @@ def in_words(found: dict[str, Any]) -> str:
     low, high = value["ci95"]
     lines = [
         f"{found['env']}: {found['episodes']} episodes, {found['checkpoint']} checkpoint ({found['steps']:,} steps)",
+        *([f"{found['team']} against {found['against']}"] if "against" in found else []),
         f"return {value['mean']:.2f} (95% {low:.2f} to {high:.2f}), IQM {value['iqm']:.2f}, std {value['std']:.2f}",
         f"unit: {found['unit']}; mean episode length {found['episode_length']:.1f}",
     ]
@@ -80,11 +87,13 @@ def render(
     """Write greedy episodes as an animation. Raises UsageError where the environment cannot be drawn."""
     _require_playable(episodes, seed)
     config = _env_config(run, env_id, env_kwargs)
-    policy = Policy(load_agent(run, checkpoint))
+    loaded = load_agent(run, checkpoint)
     env = catalog.make_single(config.id, config.kwargs, render_mode="rgb_array")
     fps = float(getattr(env, "metadata", {}).get("render_fps", FALLBACK_FPS))
     try:
-        write_animation(_frames(env, policy, episodes, seed, config.id), output, fps)
+        copy = factory.copy_of(env, config.id)
+        _require_same(loaded.spec, copy.spec)
+        write_animation(_frames(env, copy, by_agent(loaded.agent), episodes, seed), output, fps)
     except UsageError:
         raise
     except Exception as error:
@@ -93,23 +102,50 @@ def render(
         env.close()
 
 
+def _match(spec: EnvSpec, against: str | None, team: str | None) -> dict[str, str]:
+    """What an evaluation says of its opponents: nothing, or against whom which team was played."""
+    if against is None and team is None:
+        return {}
+    teams = ", ".join(spec.teams)
+    if len(spec.teams) == 1:
+        raise UsageError(
+            f"against and team need several teams; {spec.id} has one. env.teams makes several in training."
+        )
+    if against is None:
+        raise UsageError(f"team is {team!r} without an opponent; add --against RUN or --against random.")
+    if team is None:
+        raise UsageError(f"against is {against!r} without a team to be played by the run; add --team, one of {teams}.")
+    if team not in spec.teams:
+        raise unknown("team", team, spec.teams, f"The teams are {teams}.")
+    return {"against": against, "team": team}
+
+
+def _opponent(against: str, spec: EnvSpec, seed: int, stochastic: bool) -> Act:
+    """What `random`, or the best policy in the run folder `against`, does."""
+    generator = torch.Generator().manual_seed(seed)
+    if against == RANDOM:
+        return at_random(spec, generator)
+    loaded = load_agent(Path(against))
+    _require_same(loaded.spec, spec, repr(against))
+    return ByAgent(loaded.agent, generator if stochastic else None)
+
+
 def _require_playable(episodes: int, seed: int) -> None:
     require(episodes > 0, "episodes", episodes, "at least 1")
     require(0 <= seed < 2**31, "seed", seed, "a whole number from 0 to 2147483647")
 
 
-def _frames(env: Any, policy: Policy, episodes: int, seed: int, env_id: str) -> Iterator[NDArray[np.uint8]]:
-    from gymnasium.spaces.utils import flatten
-
+def _frames(env: Any, copy: Copy, act: Act, episodes: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+    """Pictures of `env`, which `copy` steps as training does, whatever its kind."""
     for episode in range(episodes):
-        observations, _ = env.reset(seed=seed + episode)
-        policy.reset()
-        yield _frame(env, env_id)
+        obs = copy.reset(seed + episode)
+        yield _frame(env, copy.spec.id)
         for _ in range(MOST_STEPS):
-            rows = {agent: flatten(env.observation_space(agent), obs) for agent, obs in observations.items()}
-            observations, _, terminated, truncated, _ = env.step(policy(rows))
-            yield _frame(env, env_id)
-            if not env.agents or all(terminated[agent] or truncated[agent] for agent in terminated):
+            action = act({name: torch.from_numpy(rows.copy()).unsqueeze(0) for name, rows in obs.items()})
+            step = copy.step({name: rows[0].numpy() for name, rows in action.items()})
+            obs = step.obs
+            yield _frame(env, copy.spec.id)
+            if step.done:
                 break
 
 
@@ -125,18 +161,18 @@ def _env_config(run: Path, env_id: str | None, env_kwargs: dict[str, Any] | None
     config = configs.read_run(RunFolder.open(run).config)
     kwargs = config.env.kwargs if env_kwargs is None else env_kwargs
     copies = config.env.num_envs if env_id is None or env_id == config.env.id else "auto"
-    return EnvConfig(id=env_id or config.env.id, kwargs=kwargs, num_envs=copies, time_limit_as=config.env.time_limit_as)
+    return replace(config.env, id=env_id or config.env.id, kwargs=kwargs, num_envs=copies)
 
 
-def _require_same(trained: EnvSpec, here: EnvSpec) -> None:
+def _require_same(trained: EnvSpec, here: EnvSpec, run: str = "the run") -> None:
     """The groups, their agents and their spaces must be the same; ids may differ."""
     for mine, other in zip(trained.groups, here.groups, strict=False):
-        if (mine.agents, mine.obs_size, mine.action) != (other.agents, other.obs_size, other.action):
+        if mine._replace(name=other.name, team=other.team) != other:
             raise UsageError(
                 f"{here.id} has the group {other.name!r} with {len(other.agents)} agents, {other.obs_size} features, "
-                f"{other.action}; the run was trained with {mine.name!r}: {len(mine.agents)}, {mine.obs_size}, "
+                f"{other.action}; {run} was trained with {mine.name!r}: {len(mine.agents)}, {mine.obs_size}, "
                 f"{mine.action}. Evaluate on an environment with the same spaces."
             )
     if len(trained.groups) != len(here.groups):
         names = ", ".join(group.name for group in here.groups)
-        raise UsageError(f"{here.id} has the groups {names}; the run was trained with {len(trained.groups)} groups.")
+        raise UsageError(f"{here.id} has the groups {names}; {run} was trained with {len(trained.groups)} groups.")

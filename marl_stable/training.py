@@ -10,14 +10,23 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from marl_stable.agents.mappo import MAPPO, Stats
+from marl_stable.acting import ByAgent
+from marl_stable.agents.base import Agent, Stats
 from marl_stable.config import RunConfig
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.episodes import EpisodeStatistics
 from marl_stable.evaluation import Episodes, play_unless
 from marl_stable.monitor.detectors import Incident, RepeatedAction
-from marl_stable.types import PerGroup
-from marl_stable.watching import non_finite_share, non_finite_updates, repeated_actions, row_of, to_host
+from marl_stable.rewards import team_mean
+from marl_stable.types import PerGroup, Step
+from marl_stable.watching import (
+    non_finite_share,
+    non_finite_updates,
+    repeated_actions,
+    row_of,
+    to_host,
+    worker_failures,
+)
 
 Status = Literal["finished", "interrupted"]
 HISTOGRAM_EVERY = 10  # iterations; counts per agent and dimension cost more to write than all scalars together
@@ -50,7 +59,7 @@ class Training:
     """One run under way. What changes while it runs is in `state_dict`."""
 
     config: RunConfig
-    agent: MAPPO
+    agent: Agent
     envs: BatchedEnv
     eval_env: BatchedEnv
     obs: PerGroup
@@ -70,6 +79,10 @@ class Training:
     def watched(self) -> bool:
         """Whether anything is monitored."""
         return self.config.stability != "off"
+
+    def lesson(self, step: Step) -> Step:
+        """What the agent is told of a step: everybody's own reward, or their team's mean."""
+        return step if self.config.env.reward == "own" else team_mean(step, self.envs.spec)
 
     def advance(self, seconds: float) -> None:
         """Count an iteration, and note what its steps make due."""
@@ -114,7 +127,7 @@ def train(run: Training, observer: Observer, interrupted: Callable[[], bool]) ->
         if run.steps >= run.config.total_steps:
             return "finished"
         began = time.perf_counter()
-        if not collect(run, interrupted):
+        if not collect(run, observer, interrupted):
             break
         stats = run.agent.update(run.steps / run.config.total_steps, interrupted)
         if stats is None:
@@ -125,13 +138,14 @@ def train(run: Training, observer: Observer, interrupted: Callable[[], bool]) ->
     return "interrupted"
 
 
-def collect(run: Training, interrupted: Callable[[], bool]) -> bool:
+def collect(run: Training, observer: Observer, interrupted: Callable[[], bool]) -> bool:
     """Act until the batch is full; False where interrupted before that."""
     while not run.agent.ready():
         if interrupted():
             return False
         step = run.envs.step(run.agent.act(run.obs))
-        run.agent.observe(step)
+        report_failures(run, observer)
+        run.agent.observe(run.lesson(step))
         run.episodes.add(step)
         run.obs = step.obs
     return True
@@ -163,13 +177,13 @@ def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool])
     agent, config = run.agent, run.config
     seen: list[PerGroup] = []
 
-    def act(obs: PerGroup) -> PerGroup:
-        raw = {name: policy.mode() for name, policy in agent.policy(obs).items()}
+    def look(raw: PerGroup) -> None:
         if run.watched and len(seen) < WATCHED_CALLS:
             seen.append(raw)
-        return agent.to_env(raw)
 
+    act = ByAgent(agent, look=look)
     episodes = play_unless(interrupted, run.eval_env, act, config.eval_episodes, config.seed + EVAL_SEED)
+    report_failures(run, observer)
     if episodes is None:
         return False
     run.evaluation_due = False
@@ -187,6 +201,13 @@ def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool])
         for incident in repeated_actions(run.greedy_detector, run.steps, agent.spec, found):
             observer.happened(incident)
     return True
+
+
+def report_failures(run: Training, observer: Observer) -> None:
+    """Hand on what failed in workers; the episodes it cost have been given up already."""
+    for env in (run.envs, run.eval_env):
+        for incident in worker_failures(run.steps, env):
+            observer.happened(incident)
 
 
 def is_due(every: int, before: int, now: int) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from marl_stable.envs.base import BatchedEnv, take_mishaps
 from marl_stable.monitor.detectors import Incident, RepeatedAction
 from marl_stable.types import EnvSpec, PerGroup
 
@@ -42,7 +43,8 @@ def row_of(found: Host) -> dict[str, float]:
 
 def non_finite_share(found: Host) -> float:
     """Share of optimiser steps whose gradient was not finite, mean over networks and agents."""
-    return _mean([share for network in NETWORKS for share in _joined(found[f"non_finite/{network}"])])
+    shares = [share for network in NETWORKS for share in _joined(found.get(f"non_finite/{network}", {}))]
+    return _mean(shares) if shares else 0.0  # an iteration of a warm-up has no step
 
 
 def non_finite_updates(steps: int, spec: EnvSpec, found: Host, action: str) -> list[Incident]:
@@ -53,12 +55,28 @@ def non_finite_updates(steps: int, spec: EnvSpec, found: Host, action: str) -> l
     incidents = []
     for network in NETWORKS:
         for group in spec.groups:
-            for row, share in enumerate(rows := found[f"non_finite/{network}"][group.name]):
+            for row, share in enumerate(rows := found.get(f"non_finite/{network}", {}).get(group.name, [])):
                 if share > 0:
                     place = {"agent": group.agents[row]} if len(rows) > 1 else {"group": group.name}
                     where = {"network": network, **place}
                     incidents.append(Incident(steps, "non_finite_gradient", where, share, 0.0, action, {}))
     return incidents
+
+
+def worker_failures(steps: int, env: BatchedEnv) -> list[Incident]:
+    """What failed in the workers of `env` since this was last asked."""
+    return [
+        Incident(
+            steps,
+            "worker_failure",
+            mishap.where,
+            float(mishap.failures),
+            float(mishap.limit),
+            "stopped" if mishap.fatal else "restarted",
+            {"reason": mishap.told},
+        )
+        for mishap in take_mishaps(env)
+    ]
 
 
 def repeated_actions(detector: RepeatedAction, steps: int, spec: EnvSpec, found: Host) -> list[Incident]:

@@ -22,12 +22,11 @@ PACKAGE = "marl_stable"
 # The one place that says where a room (a file or folder right below marl_stable/) stands.
 FLOORS = {
     **dict.fromkeys(("types", "config"), 0),
-    **dict.fromkeys(("returns", "normalize", "networks", "optim", "buffers"), 1),
+    **dict.fromkeys(("returns", "rewards", "normalize", "networks", "optim", "buffers", "turns"), 1),
     **dict.fromkeys(("agents", "envs", "monitor", "configs"), 2),
-    **dict.fromkeys(
-        ("report", "checkpoint", "folder", "evaluation", "episodes", "watching", "training", "profile", "provenance"), 3
-    ),
-    **dict.fromkeys(("investigate", "observer", "policy"), 4),
+    **dict.fromkeys(("report", "checkpoint", "replay_files", "folder", "profile", "provenance"), 3),
+    **dict.fromkeys(("evaluation", "acting", "episodes", "watching", "training"), 3),
+    **dict.fromkeys(("investigate", "observer", "policy", "transfer"), 4),
     **dict.fromkeys(("run", "showing"), 5),
     **dict.fromkeys(("__init__", "flags", "cli", "__main__"), 6),
 }
@@ -42,6 +41,8 @@ WITHOUT_TORCH = (
     "marl_stable.configs",
     "marl_stable.envs.catalog",
     "marl_stable.envs.pettingzoo",
+    "marl_stable.envs.worker",
+    "marl_stable.envs.workers",
     "marl_stable.cli",
 )
 

@@ -49,6 +49,8 @@ MISTAKES = [
     ("train --algo.network.hidden 64x64", "--algo.network.hidden is '64x64'; it must be numbers such as 64,64."),
     ("train --algo.adam-betas 0.9", "--algo.adam-betas is '0.9'; it must be two numbers such as 0.9,0.999."),
     ("train --env.kwargs {N:3}", "--env.kwargs is '{N:3}'; it must be JSON"),
+    ("train --env.teams [3]", "--env.teams is '[3]'; it must be JSON"),
+    ("train --env.reward both", "--env.reward is 'both'; it must be own|mean."),
     ("train --env.kwargs [3]", "--env.kwargs is '[3]'; it must be JSON"),
     ("train --algo.max-grad-norm big", "--algo.max-grad-norm is 'big'; it must be a number or adaptive or none."),
     ("train --algo.lr -3", "algo.lr is -3.0; it must be positive."),

@@ -56,6 +56,9 @@ OUT_OF_RANGE = [
     ("--seed -1", "seed is -1; it must be a whole number from 0 to 2147483647."),
     ("--seed 2147483648", "seed is 2147483648"),
     ("--env.num-envs 0", "env.num_envs is 0; it must be auto or at least 1."),
+    ("--env.workers -1", "env.workers is -1; it must be 0 (in this process) or a number of processes."),
+    ("--env.step-timeout 0", "env.step_timeout is 0.0; it must be a positive number of seconds."),
+    ("--env.max-failures -1", "env.max_failures is -1; it must be 0 (none survived) or more."),
 ]
 
 
@@ -141,6 +144,10 @@ def test_what_is_out_of_range_is_refused_by_name_value_and_remedy(line: str, sai
         ("--algo.share", "off", False),
         ("--algo.share", "true", True),
         ("--env.kwargs", '{"N": 3, "local_ratio": 0.25}', {"N": 3, "local_ratio": 0.25}),
+        ("--env.teams", '{"red": ["a_0"], "blue": ["b_0", "b_1"]}', {"red": ["a_0"], "blue": ["b_0", "b_1"]}),
+        ("--env.teams", "none", None),
+        ("--env.reward", "mean", "mean"),
+        ("--init-from", "my runs/1", "my runs/1"),
         ("--run-dir", "none", None),
         ("--run-dir", "my runs/1", "my runs/1"),
         ("--algo", "ippo", "ippo"),
@@ -260,6 +267,7 @@ def test_what_is_written_reads_back_to_the_same_run_without_its_folder() -> None
         "--measures none",
         "--algo ippo --algo.max-grad-norm none --algo.network.final-init none --algo.actor-network.hidden 5",
         "--algo.gamma 0.97 --algo.lr 1.2345678901234567e-5 --env.num-envs 3 --run-dir x --seed 7 --quiet",
+        '--env.teams {"red":["a_0"],"blue":["b_0","b_1"]} --env.reward mean --init-from old/run',
         "--algo.target-kl 0.01 --algo.clip-value 0.2 --measures none --algo.critic-network.norm none",
     ]
     for line in lines:

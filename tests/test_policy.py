@@ -138,7 +138,7 @@ def test_masks_forbid_actions() -> None:
         ({"stranger": np.zeros(2)}, {}, r"agent 'stranger' is not of this policy; it acts for walker_0, arm_0"),
         ({"walker_0": np.zeros(3)}, {}, r"the observation of walker_0 has 3 numbers; in training it had 2\."),
         ({"arm_0": np.zeros(())}, {}, "the observation of arm_0 has 1 numbers; in training it had 3"),
-        ({"walker_0": np.zeros(2)}, {"walker_0": np.zeros(4)}, "an action mask of group 'walker' allows no action"),
+        ({"walker_0": np.zeros(2)}, {"walker_0": np.zeros(4)}, "the action mask of walker_0 allows no action"),
         (
             {"walker_0": np.zeros(2)},
             {"walker_0": np.ones(5)},

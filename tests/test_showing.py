@@ -13,12 +13,16 @@ import pytest
 from PIL import Image
 
 from marl_stable import showing
+from marl_stable.acting import by_agent
 from marl_stable.cli import main
 from marl_stable.envs import catalog
-from marl_stable.types import UsageError
+from marl_stable.types import PerGroup, UsageError
 from tests.runs import checkpoint, train
 
 MPE2 = ["--env", "mpe2/simple_spread_v3"]
+TEAMS = ["--env.teams", '{"red": ["agent_0", "agent_2"], "blue": ["agent_1"]}']
+RED_BY_ONE = ("one", "--against", "other", "--team", "red")
+BLUE_BY_OTHER = ("other", "--against", "one", "--team", "blue")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,21 @@ def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, tmp_path / "run")
     return Path("run")
+
+
+@pytest.fixture(scope="module")
+def trained_rivals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rivals")
+    for seed, name in enumerate(("one", "other")):
+        assert train(folder / name, *TEAMS, "--quiet", "--algo.lr", "0.05", "--seed", str(seed)) == 0
+    return folder
+
+
+@pytest.fixture
+def rivals(trained_rivals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained_rivals, tmp_path, dirs_exist_ok=True)
+    return tmp_path
 
 
 def evaluate(capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
@@ -122,6 +141,93 @@ def test_what_cannot_be_evaluated_is_refused(
     assert captured.out == ""
 
 
+def test_a_team_acts_by_its_run_and_the_others_by_another(rivals: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def returns(run: str, *more: str) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main(["eval", run, "--json", "--episodes", "16", *more]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    alone = returns("one")
+    itself = returns("one", "--against", "one", "--team", "red")
+    assert {key: value for key, value in itself.items() if key not in ("against", "team")} == alone
+    assert (itself["against"], itself["team"]) == ("one", "red")
+    assert list(itself["per_group"]) == ["agent_0", "agent_1"]
+    mine, theirs = (returns(*words) for words in (RED_BY_ONE, BLUE_BY_OTHER))
+    parts = ("return", "per_agent", "per_group", "episode_length")
+    assert [mine[part] for part in parts] == [theirs[part] for part in parts]  # one and the same match
+    others = [returns("one", "--against", "other", "--team", "blue"), alone, returns("other")]
+    assert all(other["per_agent"] != mine["per_agent"] for other in others)
+
+
+def test_a_team_plays_against_chance(rivals: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def played(*more: str) -> str:
+        capsys.readouterr()
+        assert main(["eval", "one", "--episodes", "8", "--against", "random", *more]) == 0
+        return capsys.readouterr().out
+
+    red = played("--team", "red")
+    assert red.splitlines()[1] == "red against random"
+    assert played("--team", "red") == red
+    assert len({red, played("--team", "blue"), played("--team", "red", "--seed", "1")}) == 3
+    drawn = played("--team", "red", "--stochastic")
+    assert drawn != red
+    assert played("--team", "red", "--stochastic") == drawn
+    twin = played("--team", "red", *MPE2)  # with the teams of the run
+    assert twin.startswith("mpe2/simple_spread_v3: 8 episodes")
+
+
+def test_two_equal_policies_do_not_draw_the_same_actions(
+    rivals: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, list[PerGroup]] = {"one": [], "other": []}
+    sides = iter(drawn.values())
+
+    def recording(agent: Any, generator: Any) -> Any:
+        act, side = by_agent(agent, generator), next(sides)
+
+        def recorded(obs: PerGroup) -> PerGroup:
+            side.append(act(obs))
+            return side[-1]
+
+        return recorded
+
+    monkeypatch.setattr(showing, "by_agent", recording)
+    assert main(["eval", "one", "--episodes", "8", "--against", "one", "--team", "red", "--stochastic"]) == 0
+    assert len(drawn["one"]) == len(drawn["other"]) == 5
+    same = [(a["agent_0"] == b["agent_0"]).float().mean() for a, b in zip(drawn["one"], drawn["other"], strict=True)]
+    assert np.mean(same) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("--against random --team xyz", "unknown team 'xyz'. The teams are red, blue."),
+        ("--against random --team bleu", "unknown team 'bleu'. Did you mean blue? The teams are red, blue."),
+        (
+            "--against random",
+            "against is 'random' without a team to be played by the run; add --team, one of red, blue.",
+        ),
+        ("--team red", "team is 'red' without an opponent; add --against RUN or --against random."),
+        ("--against nobody --team red", "'nobody' has no checkpoint to load"),
+        ("--against plain --team red", "'plain' was trained with 'agent': 3, 18, Discrete(n=5, start=0)."),
+    ],
+)
+def test_a_match_that_cannot_be_is_refused(
+    rivals: Path, run: Path, more: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.rename("plain")
+    assert main(["eval", "one", *more.split()]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert said in sentence
+
+
+def test_one_team_has_no_opponents(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in (["--against", "random", "--team", "team"], ["--team", "team"], ["--against", "random"]):
+        assert main(["eval", "run", *more]) == 2
+        assert "need several teams; particle/simple_spread_v3 has one" in capsys.readouterr().err
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["eval", str(tmp_path)], ["render", str(tmp_path), "-o", str(tmp_path / "x.gif")]):
         assert main(command) == 2
@@ -177,7 +283,7 @@ def test_an_episode_without_an_end_is_cut(run: Path, monkeypatch: pytest.MonkeyP
             ["-o", "x.gif", "--env", "blind.py:Blind", "--env.kwargs", "{}"],
             "draws no picture with render_mode='rgb_array'",
         ),
-        (["-o", "x.gif", "--env", "mpe2/simple_tag_v3"], "agent 'adversary_0' is not of this policy"),
+        (["-o", "x.gif", "--env", "mpe2/simple_tag_v3"], "has the group 'adversary' with 3 agents"),
         (["-o", "run/metadata.json/x.gif"], "cannot be written"),
     ],
 )
@@ -185,7 +291,10 @@ def test_what_cannot_be_drawn_is_refused_and_leaves_no_file(
     run: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    Path("blind.py").write_text("from tests.envs.fakes import Walk\nclass Blind(Walk):\n    def render(self): pass\n")
+    Path("blind.py").write_text(
+        "from mpe2 import simple_spread_v3\n\n"
+        "def Blind():\n    env = simple_spread_v3.parallel_env()\n    env.render = lambda: None\n    return env\n"
+    )
     assert main(["render", "run", *more]) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
     assert said in sentence

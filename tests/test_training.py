@@ -13,10 +13,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from marl_stable import observer as observer_module
+from marl_stable import training
 from marl_stable.cli import main
+from marl_stable.evaluation import Episodes
 from marl_stable.report.metrics import read_metrics
 from marl_stable.training import EVAL_SEED, is_due
-from tests.runs import metadata, train
+from tests.runs import checkpoint, metadata, train
 
 # Writes down what every copy was given and gave back, step by step; episodes of three to five steps.
 DIARY = """
@@ -142,6 +144,20 @@ def test_with_several_groups_there_are_figures_of_each(capsys: pytest.CaptureFix
         both = np.mean([read[f"{tag}/speaker"], read[f"{tag}/listener"]], axis=0)
         assert np.allclose(read[tag], both, equal_nan=True), tag
     assert read["losses/entropy/speaker"] != read["losses/entropy/listener"]
+
+
+@pytest.mark.parametrize(("teams", "kept"), [("none", 96), ('{"a": ["agent_0"], "b": ["agent_1", "agent_2"]}', 240)])
+def test_where_teams_compete_the_latest_policy_is_kept_and_else_the_best(
+    teams: str, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = iter(range(0, -9, -1))  # every evaluation is worse than the one before
+    found = Episodes(np.zeros((8, 3)), np.ones(8, np.int64))
+    monkeypatch.setattr(training, "play_unless", lambda *ignored: found._replace(returns=found.returns + next(worse)))
+    assert train(Path("run"), "--env.teams", teams, "--quiet") == 0
+    assert metadata(Path("run"))["returns"] == [[96, 0.0], [192, -1.0], [240, -2.0]]
+    assert checkpoint(Path("run"), "best")["steps"] == kept
+    tags = set(read_metrics(Path("run/metrics.csv")))
+    assert {"eval/return/agent_0", "eval/return/agent_1", "charts/return/agent_1"} <= tags or teams == "none"
 
 
 @pytest.mark.parametrize(("continuous", "dimensions"), [(False, 1), (True, 5)], ids=["discrete", "continuous"])

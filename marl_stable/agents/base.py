@@ -6,7 +6,7 @@ Shapes: T steps, E copies, N rows, A agents of a group, O observation features, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,28 @@ Stats = dict[str, dict[str, Tensor]]
 T = TypeVar("T")
 
 
+class Player:
+    """An agent's answers, step after step, in episodes that it does not learn from; made anew for each play."""
+
+    def __init__(self, policy: Callable[[PerGroup], Mapping[str, Answer]]) -> None:
+        self.policy = policy
+
+    def __call__(self, obs: PerGroup) -> Mapping[str, Answer]:
+        """Each group's answer, in raw actions, to raw observations `(E, A, O)`."""
+        return self.policy(obs)
+
+    def ended(self, done: Tensor) -> None:
+        """Episodes of the copies `done (E,)` are over. Agents without memory have nothing to forget."""
+
+
+class Rings(NamedTuple):
+    """A replay as it is stored: by group and name `(slots, E, ...)`, step t in slot t modulo slots."""
+
+    groups: dict[str, PerGroup]
+    steps: int  # written so far
+    settled: int  # steps before this one will not change any more
+
+
 class Agent(Protocol):
     """Acts for all groups, keeps what happened, and learns from it once `rollout_steps` steps of every copy are in."""
 
@@ -29,7 +51,10 @@ class Agent(Protocol):
     rollout_steps: int
 
     def policy(self, obs: PerGroup) -> Mapping[str, Answer]:
-        """Each group's answer, in raw actions, to raw observations `(E, A, O)`."""
+        """Each group's answer, in raw actions, to raw observations `(E, A, O)`; with memory, as an episode's first ones."""
+
+    def player(self) -> Player:
+        """Who answers as the policy does, and remembers what it must from step to step."""
 
     def to_env(self, raw: PerGroup) -> PerGroup:
         """Raw actions in the environment's units."""
@@ -67,9 +92,8 @@ class Agent(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
 
-    def rings(self) -> tuple[dict[str, PerGroup], int]:
-        """What is too large to be written anew with each checkpoint: by group and name `(slots, E, ...)`, step t in slot
-        t modulo slots; and how many steps were written. Empty for algorithms without a replay."""
+    def rings(self) -> Rings:
+        """What is too large to be written anew with each checkpoint; empty for algorithms without a replay."""
 
     def policy_state(self) -> dict[str, Any]:
         """Everything needed to act and to be diagnosed."""

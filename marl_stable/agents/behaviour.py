@@ -16,6 +16,11 @@ from marl_stable.types import ActionSpec, Box, Discrete, Group
 PROBE = 256  # observations at which the policy is asked how it responds
 
 
+def stride(rows: int) -> int:
+    """Every how many-th of `rows` observations is a probe."""
+    return max(1, rows // PROBE)
+
+
 def action_signals(actor: PolicyBody, probe: Answer, raw: Tensor, ended: Tensor) -> dict[str, Tensor]:
     """From the policy's answers at P observations, and raw actions with where episodes `ended (T, E, A)`."""
     action = actor.canonical(raw)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar
 
 from marl_stable.config import AlgoConfig, NetworkConfig, NetworkOverride, require, unknown
+from marl_stable.types import UsageError
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ class MAPPOConfig(ActorCriticConfig):
     """Weight of the entropy bonus. Too little: early collapse onto one action; too much: never decides."""
     target_kl: float | None = None
     """Ends an update's epochs once the policy has moved this far (nats); none: never."""
+    chunk_length: int = 10
+    """Steps through which gradients flow back in recurrent networks. Fewer: what lies further back is not learned to be
+    remembered; more: fewer and longer samples, slower, and gradients that may explode."""
     normalize_advantage: bool = True
     """Standardises advantages per group over active steps, winsorised at five robust deviations."""
     squash: bool = True
@@ -101,7 +105,7 @@ class MAPPOConfig(ActorCriticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("batch_size", "update_epochs", "num_minibatches"):
+        for key in ("batch_size", "update_epochs", "num_minibatches", "chunk_length"):
             require(getattr(self, key) > 0, f"algo.{key}", getattr(self, key), "at least 1")
         fits = self.num_minibatches <= self.batch_size
         require(fits, "algo.num_minibatches", self.num_minibatches, f"at most batch_size ({self.batch_size})")
@@ -110,6 +114,12 @@ class MAPPOConfig(ActorCriticConfig):
         require(0 <= self.gae_lambda <= 1, "algo.gae_lambda", self.gae_lambda, "from 0 to 1")
         require(self.entropy_coef >= 0, "algo.entropy_coef", self.entropy_coef, "0 or positive")
         require(self.target_kl is None or self.target_kl > 0, "algo.target_kl", self.target_kl, "none or positive")
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the actor or the critic remembers."""
+        networks = (override.over(self.network) for override in (self.actor_network, self.critic_network))
+        return any(network.recurrent != "none" for network in networks)
 
     def to_act(self) -> Self:
         """The same for an agent that only acts: a batch of one step."""
@@ -172,6 +182,10 @@ class MADDPGConfig(ActorCriticConfig):
             require(getattr(self, key) >= 0, f"algo.{key}", getattr(self, key), "0 or positive")
         require(self.huber is None or self.huber > 0, "algo.huber", self.huber, "none or positive")
         require(self.lr_schedule != "kl", "algo.lr_schedule", "kl", "constant, linear or cosine: kl is PPO's")
+        for key in ("network", "actor_network", "critic_network"):
+            if (kind := getattr(self, key).recurrent) not in (None, "none"):
+                lacks = f"algo.{key}.recurrent is {kind!r}, which {self.name} does not have"
+                raise UsageError(f"{lacks}; use mappo or ippo, or none.")
 
     def to_act(self) -> Self:
         """The same for an agent that only acts: a replay of one step."""

@@ -18,6 +18,7 @@ from marl_stable.agents.ddpg import actor_loss, critic_loss, td_target
 from marl_stable.agents.ppo_learner import OBS_CLIP, REWARD_CLIP, optimizer_of, step_stats
 from marl_stable.buffers import Replay
 from marl_stable.networks.actor_critic import DeterministicActor, JointQ, LocalQ
+from marl_stable.networks.batchnorm import BatchNorms
 from marl_stable.networks.heads import Differentiable
 from marl_stable.normalize import ObservationNorm, RunningNorm
 from marl_stable.optim import flatten, polyak
@@ -63,8 +64,8 @@ class DDPGLearner:
         init: torch.Generator,
         refuse: bool,
     ) -> None:
-        """`joint`: S, V and the group's first column in V for a central critic, None for a local one; `shape`: slots and
-        copies of the replay; `init` draws the first weights."""
+        """`joint`: S, V and the group's first column in V for a central critic, None for a local one; `shape`: slots
+        and copies of the replay; `init` draws the first weights."""
         agents, share, c = len(group.agents), config.share, config
         self.group, self.config, self.central = group, config, joint is not None
         self.actor = DeterministicActor(group, c.actor_network.over(c.network), share, init).to(device)
@@ -81,6 +82,8 @@ class DDPGLearner:
         self.critic_optimizer = optimizer_of(self.critic, 1 if self.central else rows, c, refuse)
         self.target_actor, self._target_actor = _target(self.actor, rows)
         self.target_critic, self._target_critic = _target(self.critic, self.critic_optimizer.rows)
+        self.actor_norms = BatchNorms(self.actor, self.target_actor)
+        self.critic_norms = BatchNorms(self.critic, self.target_critic)
         self.obs_norm = ObservationNorm(agents, group.obs_size, legal_features(group), share, OBS_CLIP).to(device)
         self.reward_norm = RunningNorm((agents,), REWARD_CLIP).to(device)
         self.replay = Replay(*shape, group, device)
@@ -103,6 +106,25 @@ class DDPGLearner:
         self.take_in(self.replay.obs[at].flatten(0, 1), alive)
         if self.config.normalize_reward:
             self.reward_norm.update(self.replay.reward[at].flatten(0, 1), alive)
+
+    def take_in_activations(self, drawn: Drawn, next_action: Tensor, now: Joint, then: Joint, steps: int) -> None:
+        """Let what the networks make of a batch into their own statistics, before `steps` steps of the optimisers.
+
+        The critic's come from actions of the replay and of the target policy alike: it is asked about both, and their
+        distributions differ (Bhatt et al. 2024, section 3).
+        """
+        self.actor_norms.take_in(drawn.obs, drawn.alive, steps)
+        seen = torch.cat([self._seen(drawn.obs, drawn.action, now), self._seen(drawn.next_obs, next_action, then)])
+        goes_on = torch.where(drawn.terminated, 0.0, drawn.alive)
+        self.critic_norms.take_in(seen, self._critic_rows(torch.cat([drawn.alive, goes_on])), steps)
+
+    def _seen(self, obs: Tensor, action: Tensor, joint: Joint) -> Tensor:
+        """What the critic sees: `(B, S + V)`, or of its own agent `(B, A, O + U)`."""
+        return joint.seen() if self.central else torch.cat([obs, action], dim=-1)
+
+    def _critic_rows(self, alive: Tensor) -> Tensor:
+        """Which rows the critic learns from: `(B, A)`, or `(B,)` where one row is for all agents."""
+        return alive.amax(1) if self.central else alive
 
     def draw(self, rows: Tensor) -> Drawn:
         """The transitions `rows (B,)` of the replay."""
@@ -144,10 +166,10 @@ class DDPGLearner:
         c = self.config
         assert isinstance(c.gamma, float)
         with torch.no_grad():
-            seen = then.seen() if self.central else torch.cat([drawn.next_obs, next_action], dim=-1)
-            next_q = self.target_critic(seen)  # (K, B, A)
+            next_q = self.target_critic(self._seen(drawn.next_obs, next_action, then))  # (K, B, A)
             target = td_target(drawn.reward, next_q, drawn.terminated, c.gamma, self.terminal_value())
-        q = self.critic(now.seen() if self.central else torch.cat([drawn.obs, drawn.action], dim=-1))
+        with self.critic_norms.learning(self._critic_rows(drawn.alive)):
+            q = self.critic(self._seen(drawn.obs, drawn.action, now))
         loss = critic_loss(q, target, drawn.alive, c.huber, share=self.central or c.share)
         fitted = self.critic_optimizer.step(loss, lr)
         mean = (q.detach()[0] * drawn.alive).sum() / drawn.alive.sum().clamp_min(1)
@@ -156,7 +178,8 @@ class DDPGLearner:
     def improve_actor(self, drawn: Drawn, now: Joint, lr: float, generator: torch.Generator) -> dict[str, Tensor]:
         """One step of the actor along the critic's gradient."""
         c = self.config
-        answer: Differentiable = self.actor(drawn.obs)
+        with self.actor_norms.learning(drawn.alive):
+            answer: Differentiable = self.actor(drawn.obs)
         q = self._value_of_own(answer.relaxed(generator), drawn, now)
         loss = actor_loss(q, answer.penalty(), drawn.alive, c.action_penalty, c.share)
         moved = self.actor_optimizer.step(loss, lr)
@@ -178,6 +201,8 @@ class DDPGLearner:
         """Let the targets follow what is learned."""
         polyak(self._target_actor, self.actor_optimizer.flat, self.config.tau)
         polyak(self._target_critic, self.critic_optimizer.flat, self.config.tau)
+        self.actor_norms.follow(self.config.tau)
+        self.critic_norms.follow(self.config.tau)
 
     def weight_norm(self) -> Tensor:
         """L2 norm of all learned parameters."""

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from marl_stable.agents import behaviour
-from marl_stable.agents.base import Stats, copied, mean_of, merge
+from marl_stable.agents.base import Player, Rings, Stats, copied, mean_of, merge
 from marl_stable.agents.config import MADDPGConfig
 from marl_stable.agents.ddpg_learner import DDPGLearner, Drawn, Joint
 from marl_stable.buffers import require_room
 from marl_stable.networks.actor_critic import encoded_size
 from marl_stable.networks.heads import Differentiable
+from marl_stable.turns import Turns
 from marl_stable.types import EnvSpec, PerGroup, Step
 
 COUNTERS = ("t", "learned_at", "updates", "due", "progress")
@@ -57,6 +58,7 @@ class MADDPG:
             joint = (features, sum(columns.values()), first) if self.centralised else None
             self.learners[g.name] = DDPGLearner(g, config, joint, (slots, num_envs), device, init, refuse)
             first += columns[g.name]
+        self.turns = Turns({name: x.replay for name, x in self.learners.items()}) if spec.turn_based else None
 
     # ---- acting
 
@@ -65,6 +67,10 @@ class MADDPG:
         """Each group's answer, in raw actions, to raw observations `(E, A, O)`."""
         noise = self._exploration()
         return {name: x.actor(x.normalized(obs[name]), noise) for name, x in self.learners.items()}
+
+    def player(self) -> Player:
+        """Who answers as the policy does."""
+        return Player(self.policy)
 
     def _exploration(self) -> float:
         c = self.config
@@ -85,8 +91,11 @@ class MADDPG:
 
     def observe(self, step: Step) -> None:
         """Keep what the actions led to."""
-        for name, learner in self.learners.items():
-            learner.replay.write(self.t, name, self.seen[name], self.raw[name], step)
+        if self.turns:
+            self.turns.write(self.t, self.seen, self.raw, step)
+        else:
+            for name, learner in self.learners.items():
+                learner.replay.write(self.t, name, self.seen[name], self.raw[name], step)
         self.t += 1
 
     def ready(self) -> bool:
@@ -99,6 +108,7 @@ class MADDPG:
         """Start the observation statistics from a short random play, `(N, A, O)` per group."""
         for name, learner in self.learners.items():
             learner.take_in(obs[name], None)
+            learner.actor_norms.take_in(learner.normalized(obs[name]), torch.ones_like(obs[name][..., 0]), 0)
 
     def update(self, progress: float, interrupted: Callable[[], bool]) -> Stats | None:
         """A round of updates, `progress` (0 to 1) into the run; none during the warm-up.
@@ -113,6 +123,8 @@ class MADDPG:
         losses: dict[str, list[dict[str, Tensor]]] = {name: [] for name in self.learners}
         if self.t * self.num_envs >= self.config.warm_up:
             self.due += self.rollout_steps * self.num_envs / self.config.steps_per_update
+        if any(x.actor_norms or x.critic_norms for x in self.learners.values()):
+            self._take_in_activations(int(self.due))
         while self.due >= 1:
             if interrupted():
                 self.load_policy_state(before)
@@ -127,12 +139,7 @@ class MADDPG:
     def _learn(self, losses: dict[str, list[dict[str, Tensor]]], scale: float) -> None:
         """One step of every critic and, when it is their turn, of every actor and the targets."""
         c = self.config
-        drawn = self._draw()
-        now = _joint({name: (d.obs, d.action) for name, d in drawn.items()})
-        answers = {name: x.target_actor(drawn[name].next_obs) for name, x in self.learners.items()}
-        noise = (c.target_noise, c.target_noise_clip, self.generator)
-        next_action = {name: answer.smoothed(*noise) for name, answer in answers.items()}
-        then = _joint({name: (d.next_obs, next_action[name]) for name, d in drawn.items()})
+        drawn, next_action, now, then = self._situation()
         self.updates += 1
         turn = self.updates % c.policy_delay == 0
         for name, x in self.learners.items():
@@ -141,6 +148,24 @@ class MADDPG:
                 found |= x.improve_actor(drawn[name], now, scale * (c.actor_lr or c.lr), self.generator)
                 x.follow()
             losses[name].append(found)
+
+    @torch.no_grad()
+    def _take_in_activations(self, steps: int) -> None:
+        """Let a batch into the statistics inside networks: once a round, before its `steps` updates."""
+        drawn, next_action, now, then = self._situation()
+        for name, x in self.learners.items():
+            x.take_in_activations(drawn[name], next_action[name], now, then, steps)
+
+    def _situation(self) -> tuple[dict[str, Drawn], PerGroup, Joint, Joint]:
+        """A batch, what target actors do next `(B, A, U)`, and what critics see of now and then."""
+        c = self.config
+        drawn = self._draw()
+        now = _joint({name: (d.obs, d.action) for name, d in drawn.items()})
+        answers = {name: x.target_actor(drawn[name].next_obs) for name, x in self.learners.items()}
+        noise = (c.target_noise, c.target_noise_clip, self.generator)
+        next_action = {name: answer.smoothed(*noise) for name, answer in answers.items()}
+        then = _joint({name: (d.next_obs, next_action[name]) for name, d in drawn.items()})
+        return drawn, next_action, now, then
 
     @torch.no_grad()
     def _draw(self) -> dict[str, Drawn]:
@@ -181,15 +206,18 @@ class MADDPG:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly but the replay, which is too large to be written anew each time."""
-        return {"learning": self.policy_state()}
+        return {"learning": self.policy_state()} | ({"turns": self.turns.state_dict()} if self.turns else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.load_policy_state(state["learning"])
+        if self.turns:
+            self.turns.load_state_dict(state["turns"])
 
-    def rings(self) -> tuple[dict[str, PerGroup], int]:
-        """The replay of every group, and how many steps were written to it."""
-        return {name: learner.replay.tensors() for name, learner in self.learners.items()}, self.t
+    def rings(self) -> Rings:
+        """The replay of every group."""
+        groups = {name: learner.replay.tensors() for name, learner in self.learners.items()}
+        return Rings(groups, self.t, self.turns.settled(self.t) if self.turns else self.t)
 
     def policy_state(self) -> dict[str, Any]:
         """Everything needed to act and to be diagnosed."""

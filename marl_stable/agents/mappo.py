@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from marl_stable.agents import behaviour
-from marl_stable.agents.base import Stats, copied, merge
+from marl_stable.agents.base import Player, Rings, Stats, copied, merge
 from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.ppo import Batch
 from marl_stable.agents.ppo_learner import PPOLearner
+from marl_stable.agents.recurrent_learner import RecurrentPlayer, RecurrentPPOLearner
 from marl_stable.networks.heads import Distribution
 from marl_stable.types import EnvSpec, PerGroup, Step
 
@@ -41,16 +42,21 @@ class MAPPO:
         init = torch.Generator().manual_seed(seed)
         joint = sum(len(g.agents) * g.obs_size for g in spec.groups) if self.centralised else None
         shape = (self.rollout_steps, num_envs)
-        self.learners = {
-            g.name: PPOLearner(g, config, joint, shape, spec.turn_based, device, init, refuse) for g in spec.groups
+        learner = RecurrentPPOLearner if config.recurrent else PPOLearner
+        self.learners: dict[str, PPOLearner] = {
+            g.name: learner(g, config, joint, shape, spec.turn_based, device, init, refuse) for g in spec.groups
         }
 
     # ---- acting
 
     @torch.no_grad()
     def policy(self, obs: PerGroup) -> dict[str, Distribution]:
-        """Each group's distribution over raw actions, from raw observations `(E, A, O)`."""
+        """Each group's distribution over raw actions, from raw observations `(E, A, O)`; with memory, first ones."""
         return {name: learner.actor(learner.normalized(obs[name])) for name, learner in self.learners.items()}
+
+    def player(self) -> Player:
+        """Who answers as the policy does, and remembers what it must from step to step."""
+        return RecurrentPlayer(self.learners) if self.config.recurrent else Player(self.policy)
 
     def to_env(self, raw: PerGroup) -> PerGroup:
         """Raw actions in the environment's units."""
@@ -60,9 +66,10 @@ class MAPPO:
     def act(self, obs: PerGroup) -> PerGroup:
         """Draw this step's actions and keep them; `(E, A)` or `(E, A, D)` in the environment's units."""
         raw = {}
-        for name, policy in self.policy(obs).items():
+        for name, learner in self.learners.items():
+            policy = learner.explore(self.t, obs[name])
             raw[name] = policy.sample(self.generator)
-            self.learners[name].rollout.write(self.t, obs[name], raw[name], policy.log_prob(raw[name]))
+            learner.rollout.write(self.t, obs[name], raw[name], policy.log_prob(raw[name]))
         return self.to_env(raw)
 
     def observe(self, step: Step) -> None:
@@ -81,6 +88,7 @@ class MAPPO:
         """Start the observation statistics from a short random play, `(N, A, O)` per group."""
         for name, learner in self.learners.items():
             learner.take_in(obs[name], None)
+        self._take_in_activations(obs, {name: torch.ones_like(x[..., 0]) for name, x in obs.items()}, 0)
 
     def update(self, progress: float, interrupted: Callable[[], bool]) -> Stats | None:
         """Learn from the full batch, `progress` (0 to 1) into the run.
@@ -96,15 +104,27 @@ class MAPPO:
                 self._load_learning_state(before)
                 return None
             for name, learner in self.learners.items():
-                part = Batch(*(tensor.index_select(0, index) for tensor in batches[name]))
-                losses[name].append(learner.learn(part, scale, entropy_scale))
+                losses[name].append(learner.learn(learner.part(batches[name], index), scale, entropy_scale))
             if epoch_ended and self._moved_enough(losses):
                 break
         for name, learner in self.learners.items():
             merge(stats, name, learner.finish(losses[name]))
+        obs = {name: learner.rollout.obs[:-1].flatten(0, 1) for name, learner in self.learners.items()}
+        alive = {name: learner.rollout.alive.flatten(0, 1) for name, learner in self.learners.items()}
+        self._take_in_activations(obs, alive, max(map(len, losses.values())))
         self._adapt_to_kl(stats)
         self.t = 0
         return stats
+
+    def _take_in_activations(self, obs: PerGroup, alive: PerGroup, steps: int) -> None:
+        """Let raw observations `(N, A, O)` into the statistics inside networks, after those of observations moved."""
+        if not any(x.actor_norms or x.critic_norms for x in self.learners.values()):
+            return
+        seen = {name: learner.normalized(obs[name]) for name, learner in self.learners.items()}
+        joint = torch.cat([rows.flatten(1) for rows in seen.values()], dim=-1)  # (N, S)
+        for name, learner in self.learners.items():
+            critic_input = joint if self.centralised else seen[name]
+            learner.take_in_activations(seen[name], critic_input, alive[name], steps)
 
     def _batches(self) -> tuple[dict[str, Batch], Stats]:
         """Normalised rows of every group, and what was seen on the way."""
@@ -117,11 +137,11 @@ class MAPPO:
         return batches, stats
 
     def _minibatches(self) -> Iterator[tuple[bool, Tensor]]:
-        """One flat stream over epochs and minibatches: whether an epoch ends, and the rows `(B / num_minibatches,)`."""
-        rows = self.rollout_steps * self.num_envs
+        """One flat stream over epochs and minibatches: whether an epoch ends, and samples `(B / num_minibatches,)`."""
+        samples = next(iter(self.learners.values())).samples
         for _ in range(self.config.update_epochs):
-            order = torch.randperm(rows, generator=self.generator, device=self.generator.device)
-            parts = order.tensor_split(min(self.config.num_minibatches, rows))
+            order = torch.randperm(samples, generator=self.generator, device=self.generator.device)
+            parts = order.tensor_split(min(self.config.num_minibatches, samples))
             for i, part in enumerate(parts):
                 yield i == len(parts) - 1, part
 
@@ -185,9 +205,9 @@ class MAPPO:
             self.learners[name].rollout.load_state_dict(rollout)
         self.t = state["t"]
 
-    def rings(self) -> tuple[dict[str, PerGroup], int]:
+    def rings(self) -> Rings:
         """None: the batch is part of `state_dict`."""
-        return {}, 0
+        return Rings({}, 0, 0)
 
     def policy_state(self) -> dict[str, Any]:
         """Everything needed to act and to be diagnosed: without the batch."""

@@ -1,7 +1,7 @@
 """PPO's objective (Schulman et al. 2017) for a group of agents, as pure functions of tensors and numbers.
 
 Shapes: B rows of a batch, A agents of one group, O observation features, S features of the joint observation,
-D action features.
+D action features. Chunks: N of L steps, M features of memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,14 @@ ROUNDING = 1e-4  # of the mean: a smaller deviation is none
 POLICY_STATS = ("losses/actor", "losses/entropy", "losses/approx_kl", "losses/clip_fraction")
 
 
+class Past(NamedTuple):
+    """What recurrent networks remembered before the first step of N chunks of L steps."""
+
+    actor: Tensor  # (N, A, M)
+    critic: Tensor  # (N, M), or (N, A, M) for a local critic
+    begins: Tensor  # (L, N) bool: an episode begins at this step; in a whole batch (T, E)
+
+
 class Batch(NamedTuple):
     """Rows to learn from; `obs` and `critic_input` are normalised, `value` and `target` in the critic's units."""
 
@@ -30,6 +38,11 @@ class Batch(NamedTuple):
     value: Tensor  # (B, A) before the update
     target: Tensor  # (B, A)
     alive: Tensor  # (B, A) 1 where the agent acted
+    past: Past | None = None  # where networks are recurrent: then rows are steps of chunks, time by time
+
+    def rows(self, index: Tensor) -> Batch:
+        """The rows `index (N,)`, without a past."""
+        return Batch(*(tensor.index_select(0, index) for tensor in self[:-1]))
 
 
 def masked_mean(x: Tensor, alive: Tensor, share: bool) -> Tensor:

@@ -17,6 +17,8 @@ from marl_stable.agents.config import ActorCriticConfig, MAPPOConfig
 from marl_stable.agents.ppo import Batch, normalized_advantage, policy_loss, value_loss
 from marl_stable.buffers import Rollout
 from marl_stable.networks.actor_critic import Actor, CentralCritic, LocalCritic
+from marl_stable.networks.heads import Distribution
+from marl_stable.networks.batchnorm import BatchNorms
 from marl_stable.normalize import ObservationNorm, RunningNorm
 from marl_stable.optim import GuardedAdam, StepStats
 from marl_stable.returns import explained_variance, finished, gae, gae_by_turns
@@ -50,13 +52,21 @@ class PPOLearner:
             else CentralCritic(agents, joint, network, init)
         )
         self.critic = critic.to(device)
+        self.actor_norms, self.critic_norms = BatchNorms(self.actor), BatchNorms(self.critic)
         self.obs_norm = ObservationNorm(agents, group.obs_size, legal_features(group), share, OBS_CLIP).to(device)
         self.value_norm = RunningNorm((agents,), VALUE_CLIP).to(device)
         self.reward_norm = RunningNorm((agents,), REWARD_CLIP).to(device)
         rows = 1 if share else agents
         self.actor_optimizer = optimizer_of(self.actor, rows, config, refuse)
         self.critic_optimizer = optimizer_of(self.critic, 1 if self.central else rows, config, refuse)
-        self.rollout = Rollout(*shape, group, device)
+        self.rollout = self._storage(*shape, device)
+
+    def _storage(self, steps: int, copies: int, device: torch.device) -> Rollout:
+        return Rollout(steps, copies, self.group, device)
+
+    def explore(self, t: int, obs: Tensor) -> Distribution:
+        """The policy at step `t` of the batch, from raw observations `(E, A, O)`."""
+        return self.actor(self.normalized(obs))  # type: ignore[no-any-return]
 
     def normalized(self, obs: Tensor) -> Tensor:
         """What the actor sees of raw observations `(..., A, O)`."""
@@ -67,6 +77,16 @@ class PPOLearner:
         if self.config.normalize_obs:
             self.obs_norm.take_in(obs, alive)
 
+    def take_in_activations(self, seen: Tensor, critic_input: Tensor, alive: Tensor, steps: int) -> None:
+        """Let what networks make of normalised `seen (N, A, O)` and of `critic_input` (`(N, S)` or the same) into their
+        own statistics, after `steps` steps of the optimiser."""
+        self.actor_norms.take_in(seen, alive, steps)
+        self.critic_norms.take_in(critic_input, self._critic_rows(alive), steps)
+
+    def _critic_rows(self, alive: Tensor) -> Tensor:
+        """Which rows the critic learns from: `(N, A)`, or `(N,)` where one row is for all agents."""
+        return alive.amax(1) if self.central else alive
+
     @torch.no_grad()
     def batch(self, seen: Tensor, critic_input: Tensor) -> tuple[Batch, dict[str, Tensor]]:
         """Rows to learn from, and what was seen on the way.
@@ -75,7 +95,7 @@ class PPOLearner:
         """
         c, r = self.config, self.rollout
         steps = len(r.reward)
-        normal = self.critic(critic_input.flatten(0, 1)).unflatten(0, critic_input.shape[:2])  # (T + 1 + K, E, A)
+        normal = self._values(critic_input)
         value = self.value_norm.inverse(normal) if c.normalize_value else normal
         value, final_value, reward = value[: steps + 1], value[steps + 1 :], self._scaled_reward()
         flow = (value[:-1], r.next_values(value, final_value), r.terminated, r.ended)
@@ -100,6 +120,10 @@ class PPOLearner:
         explained = explained_variance(monte_carlo.flatten(0, 1), value[:-1].flatten(0, 1), known)
         return rows, {"losses/explained_variance": explained.nanmean()}
 
+    def _values(self, critic_input: Tensor) -> Tensor:
+        """`(T + 1 + K, E, A)` in the critic's units."""
+        return self.critic(critic_input.flatten(0, 1)).unflatten(0, critic_input.shape[:2])  # type: ignore[no-any-return]
+
     def _scaled_reward(self) -> Tensor:
         """`(T, E, A)`: raw, or divided by its robust scale. Never centred: that would change tasks that terminate."""
         reward = self.rollout.reward
@@ -121,18 +145,35 @@ class PPOLearner:
     def _standardised(self, advantage: Tensor, alive: Tensor) -> Tensor:
         return normalized_advantage(advantage, alive) if self.config.normalize_advantage else advantage
 
+    @property
+    def samples(self) -> int:
+        """How many parts a batch has that minibatches are drawn from."""
+        return self.rollout.alive.shape[0] * self.rollout.alive.shape[1]
+
+    def part(self, batch: Batch, index: Tensor) -> Batch:
+        """The samples `index (N,)` of a whole batch."""
+        return batch.rows(index)
+
     def learn(self, batch: Batch, scale: float, entropy_scale: float) -> dict[str, Tensor]:
         """One step of actor and critic; the factors are those of the schedule."""
         c = self.config
-        policy = self.actor(batch.obs)
+        with self.actor_norms.learning(batch.alive):
+            policy = self._policy(batch)
         entropy_coef = c.entropy_coef * entropy_scale
         loss, stats = policy_loss(policy, batch, c.clip_coef, entropy_coef, c.action_penalty, c.share)
         moved = self.actor_optimizer.step(loss, scale * (c.actor_lr or c.lr))
-        value = self.critic(batch.critic_input)
+        with self.critic_norms.learning(self._critic_rows(batch.alive)):
+            value = self._value(batch)
         loss = value_loss(value, batch, c.clip_value, share=self.central or c.share)
         stats["losses/critic"] = loss.detach()
         fitted = self.critic_optimizer.step(loss, scale * (c.critic_lr or c.lr))
         return stats | step_stats("actor", moved) | step_stats("critic", fitted)
+
+    def _policy(self, batch: Batch) -> Distribution:
+        return self.actor(batch.obs)  # type: ignore[no-any-return]
+
+    def _value(self, batch: Batch) -> Tensor:
+        return self.critic(batch.critic_input)  # type: ignore[no-any-return]
 
     def finish(self, losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Means over the update's steps; observation statistics move on only now, between updates."""
@@ -145,10 +186,11 @@ class PPOLearner:
     @torch.no_grad()
     def action_signals(self) -> dict[str, Tensor]:
         """How the actions of the rollout behave, `(A,)` each; the policy is asked at observations spread over it."""
-        r = self.rollout
-        obs = r.obs[:-1].flatten(0, 1)
-        probe = self.actor(self.normalized(obs[:: max(1, len(obs) // behaviour.PROBE)]))
-        return behaviour.action_signals(self.actor, probe, r.action, r.ended)
+        return behaviour.action_signals(self.actor, self._probe(), self.rollout.action, self.rollout.ended)
+
+    def _probe(self) -> Distribution:
+        obs = self.rollout.obs[:-1].flatten(0, 1)
+        return self.actor(self.normalized(obs[:: behaviour.stride(len(obs))]))  # type: ignore[no-any-return]
 
     def action_counts(self) -> dict[str, Tensor]:
         """Counts of the rollout's executed actions, `agent/dimension -> (bins,)`."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from marl_stable.types import EnvSpec, PerGroup, Step
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 
 class BatchedEnv(Protocol):
@@ -37,3 +38,35 @@ class BatchedEnv(Protocol):
 
     def close(self) -> None:
         """Release what the copies hold."""
+
+
+class Mishap(NamedTuple):
+    """One failure of a worker process or of an environment in it."""
+
+    where: dict[str, Any]  # worker, and copy where one is at fault
+    told: str  # one sentence
+    failures: int  # so far, this one included
+    limit: int
+    fatal: bool  # beyond the limit; else what failed was started anew
+
+
+def take_mishaps(env: BatchedEnv) -> list[Mishap]:
+    """What failed in `env`, or in the environment that it wraps, since this was last asked.
+
+    Only environments with workers have something to tell: an attribute `mishaps`, a list.
+    """
+    inner: Any = env
+    while hasattr(inner, "env"):
+        inner = inner.env
+    found: list[Mishap] = getattr(inner, "mishaps", [])
+    taken = list(found)
+    found.clear()
+    return taken
+
+
+def lost(step: Step) -> Tensor:
+    """`(E,)` the copies whose episode was given up because their environment failed: over, though nobody acted."""
+    found = step.done
+    for alive in step.alive.values():
+        found = found & ~alive.any(dim=1)
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -19,12 +20,17 @@ from marl_stable.types import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from marl_stable.envs.pettingzoo import Copy
+
 ON_DEVICE = 256
 IN_PYTHON = 32
 
 PARTICLE: dict[str, str] = {
     "simple_spread_v3": "agents cover landmarks without colliding; batched on the device",
     "simple_speaker_listener_v4": "a speaker names the landmark that a listener must reach; batched on the device",
+    "simple_tag_v3": "slow adversaries chase a fast agent; batched on the device",
+    "simple_adversary_v3": "agents hide their goal landmark from an adversary; batched on the device",
+    "simple_reference_v3": "two agents tell each other where to go; batched on the device",
 }
 
 MPE2: dict[str, str] = {
@@ -42,6 +48,73 @@ MPE2: dict[str, str] = {
     "collect_treasure_v1": "collectors bring treasures to the deposits of their colour",
 }
 
+PETTINGZOO: dict[str, dict[str, str]] = {
+    "mpe2": MPE2,
+    "sisl": {
+        "multiwalker_v9": "three walkers carry a package over rough ground",
+        "pursuit_v5": "pursuers surround evaders on a grid",
+    },
+    "butterfly": {
+        "knights_archers_zombies_v11": "knights and archers hold zombies off, and die one by one",
+        "cooperative_pong_v6": "two paddles keep a ball in play; pixels, which are not supported yet",
+        "pistonball_v6": "pistons move a ball to the left; pixels, which are not supported yet",
+    },
+    "classic": {
+        "chess_v6": "chess, in turns",
+        "connect_four_v3": "four in a row, in turns",
+        "go_v5": "go, in turns",
+        "hanabi_v5": "players tell each other of cards that only the others see, in turns",
+        "leduc_holdem_v4": "poker with six cards, in turns",
+        "rps_v2": "rock, paper, scissors, at once",
+        "texas_holdem_v4": "poker with limited raises, in turns",
+        "texas_holdem_no_limit_v6": "poker with free raises, in turns",
+        "tictactoe_v3": "noughts and crosses, in turns",
+    },
+    "magent2": {
+        "adversarial_pursuit_v4": "slow predators tag fast prey",
+        "battle_v4": "two armies fight",
+        "battlefield_v5": "two armies of twelve fight among obstacles",
+        "combined_arms_v6": "two armies of ranged and melee units fight",
+        "gather_v5": "hundreds gather food; more agents than are supported yet",
+        "tiger_deer_v4": "tigers hunt deer in pairs",
+    },
+}
+"""PettingZoo's families. Each but mpe2 is an extra of this package, which brings what its environments need."""
+
+VMAS: dict[str, str] = {
+    "balance": "agents carry a package on a line up to a goal, against gravity",
+    "ball_passage": "two agents push a ball through one of several passages",
+    "ball_trajectory": "two agents keep a ball on a circle at a wanted speed",
+    "buzz_wire": "two agents pull a ring along a winding corridor without touching it",
+    "discovery": "agents with range sensors cover targets, several to each",
+    "dispersion": "agents spread to eat food that is scattered around them",
+    "dropout": "one agent suffices to reach the goal, and energy is to be saved",
+    "flocking": "agents flock around a target among obstacles",
+    "football": "a team plays football against a scripted or learning one",
+    "give_way": "two agents swap sides of a corridor in which only one fits",
+    "joint_passage": "two agents on a stick carry it through a passage",
+    "joint_passage_size": "two agents of different size on a stick go through passages that fit them",
+    "multi_give_way": "four agents swap sides at a crossing in which only one fits",
+    "navigation": "agents with range sensors reach goals of their own without colliding",
+    "passage": "five agents in a cross pass a wall through narrow openings and form it again",
+    "reverse_transport": "agents inside a hollow package push it to a goal",
+    "road_traffic": "cars follow the lanes of a road map without colliding",
+    "sampling": "agents share out a field to sample where it is worth most",
+    "transport": "agents push heavy packages to a goal",
+    "wheel": "agents turn a heavy line about its middle at a wanted speed",
+    "wind_flocking": "two agents of different size fly in the wind in a formation that shields",
+    "simple": "one agent goes to a landmark",
+    "simple_adversary": "two agents hide their goal landmark from an adversary",
+    "simple_crypto": "alice sends bob a secret that eve must not read",
+    "simple_push": "an adversary keeps an agent from its landmark",
+    "simple_reference": "two agents tell each other where to go",
+    "simple_speaker_listener": "a speaker names the landmark that a listener must reach",
+    "simple_spread": "agents cover landmarks without colliding",
+    "simple_tag": "slow adversaries chase a fast agent",
+    "simple_world_comm": "a lead adversary directs the chase, with food and forests",
+}
+"""The scenarios of VMAS 1.5.2, batched on the device; its extra is `vmas`."""
+
 FORMS: dict[str, str] = {
     "gymnasium/NAME": "any registered Gymnasium environment, as one agent",
     "package.module:factory": "a factory in an importable module, found from the working directory too",
@@ -49,17 +122,22 @@ FORMS: dict[str, str] = {
 }
 
 
+MODULES: dict[str, str] = {"mpe2": "mpe2", "magent2": "magent2.environments"}
+"""Where the modules of a family are; those of the others are in pettingzoo.FAMILY."""
+
+
 def ids() -> list[tuple[str, str]]:
     """Every (environment id or form of one, what it is in one line)."""
     particle = [(f"particle/{name}", text) for name, text in PARTICLE.items()]
-    mpe2 = [(f"mpe2/{name}", text) for name, text in MPE2.items()]
-    return particle + mpe2 + list(FORMS.items())
+    pettingzoo = [(f"{family}/{name}", text) for family, tasks in PETTINGZOO.items() for name, text in tasks.items()]
+    vmas = [(f"vmas/{name}", text) for name, text in VMAS.items()]
+    return particle + pettingzoo + vmas + list(FORMS.items())
 
 
 def require_known(env_id: str) -> None:
     """Refuse an id that names nothing, as far as its text tells; imports nothing, so it takes no time."""
     family, _, name = env_id.partition("/")
-    shipped = {"particle": PARTICLE, "mpe2": MPE2}
+    shipped = {"particle": PARTICLE, **PETTINGZOO, "vmas": VMAS}
     if not (_is_factory(env_id) or (family == "gymnasium" and name) or name in shipped.get(family, ())):
         raise _unknown_id(env_id)
 
@@ -71,7 +149,7 @@ def resolve_num_envs(config: EnvConfig) -> int:
     """
     if config.num_envs != "auto":
         return config.num_envs
-    if config.id.startswith("particle/"):
+    if config.id.startswith(("particle/", "vmas/")):
         return ON_DEVICE
     if not _is_factory(config.id):
         return IN_PYTHON
@@ -82,12 +160,21 @@ def resolve_num_envs(config: EnvConfig) -> int:
 
 
 def make(config: EnvConfig, device: torch.device, num_envs: int) -> BatchedEnv:
-    """`num_envs` copies of the environment `config` names, its ends read as `config.time_limit_as` says.
+    """`num_envs` copies of the environment `config` names, its ends read as `config.time_limit_as` says and its agents
+    in the teams of `config.teams`.
 
     Raises UsageError for an unknown id (with the nearest known ones), for a missing package, for wrong `env.kwargs`
     and for an environment that is not supported.
     """
     env = _make_batched(config, device, num_envs)
+    if config.workers and not hasattr(env, "mishaps"):
+        raise UsageError(
+            f"env.workers is {config.workers}, but {config.id} steps all its copies in one batch; leave it at 0."
+        )
+    if config.teams is not None:
+        from marl_stable.envs.regroup import with_teams
+
+        env = with_teams(env, config.teams)
     if config.time_limit_as is None:
         return env
     from marl_stable.envs.ends import EndsAs
@@ -96,7 +183,7 @@ def make(config: EnvConfig, device: torch.device, num_envs: int) -> BatchedEnv:
 
 
 def make_single(env_id: str, kwargs: dict[str, Any], render_mode: str | None = None) -> Any:
-    """One copy with PettingZoo's `ParallelEnv` interface, as it is drawn; a `particle/` id gives its mpe2 twin.
+    """One copy as a PettingZoo `ParallelEnv`, or `AECEnv` where agents take turns; of a `particle/` id its mpe2 twin.
 
     Raises UsageError as `make` does, and for a batched environment, of which there are no single copies.
     """
@@ -105,7 +192,7 @@ def make_single(env_id: str, kwargs: dict[str, Any], render_mode: str | None = N
     made = _maker(env_id, kwargs, render_mode)()
     if factory.is_batched(made):
         raise UsageError(f"{env_id} is a batched environment; it cannot be drawn or run as a single copy.")
-    return factory.as_parallel(made, env_id)
+    return factory.as_pettingzoo(made, env_id)
 
 
 def prepare_rendering() -> None:
@@ -119,19 +206,56 @@ def _make_batched(config: EnvConfig, device: torch.device, num_envs: int) -> Bat
     family, _, name = config.id.partition("/")
     if family == "particle" and name in PARTICLE:
         return _make_particle(name, config.kwargs, device, num_envs)
+    if family == "vmas" and name in VMAS:
+        from marl_stable.envs import vmas
+
+        return vmas.make(name, num_envs, device, **config.kwargs)
     from marl_stable.envs import factory
-    from marl_stable.envs.vector import VectorEnv
 
     maker = _maker(config.id, config.kwargs, None, num_envs=num_envs, device=device)
     first = maker()
     if factory.is_batched(first):
         return _of_size(first, config.id, num_envs)
-    waiting = [first]  # the copy that told what the factory makes is the first of the batch
+    return _of_copies(config, device, num_envs, first, maker)
 
-    def make_copy() -> Any:
-        return factory.as_parallel(waiting.pop() if waiting else maker(), config.id)
 
-    return VectorEnv(make_copy, config.id, num_envs, device)
+def _of_copies(
+    config: EnvConfig, device: torch.device, num_envs: int, first: Any, maker: Callable[[], Any]
+) -> BatchedEnv:
+    """Copies that `maker` makes one by one, of which `first` is there already."""
+    from marl_stable.envs import factory
+    from marl_stable.envs.crew import LocalCrew
+    from marl_stable.envs.vector import VectorEnv
+    from marl_stable.envs.workers import WorkerCrew
+
+    waiting = [first]
+
+    def make_copy() -> Copy:
+        return factory.copy_of(waiting.pop() if waiting else maker(), config.id)
+
+    if config.workers == 0:
+        return VectorEnv(LocalCrew(make_copy, config.id, num_envs), device)
+    prototype = LocalCrew(make_copy, config.id, 1)  # what the factory makes can be told only by making one
+    prototype.close()
+    offered = {"num_envs": num_envs, "device": str(device)}
+    crew = WorkerCrew(prototype.spec, config.kwargs, offered, num_envs, config.workers, config.step_timeout)
+    return VectorEnv(crew, device, config.max_failures)
+
+
+def copy_maker(env_id: str, kwargs: dict[str, Any], offered: dict[str, Any]) -> Callable[[], Copy]:
+    """What makes one more copy at every call, in a worker; `offered` is for a factory that takes it.
+
+    Raises UsageError as `make` does. torch is loaded only where the factory takes the device.
+    """
+    from marl_stable.envs import factory
+
+    prepare_rendering()
+    if _is_factory(env_id) and factory.takes(factory.load(env_id), "device"):
+        import torch
+
+        offered = offered | {"device": torch.device(offered["device"])}
+    maker = _maker(env_id, kwargs, None, **offered)
+    return lambda: factory.copy_of(maker(), env_id)
 
 
 def _maker(env_id: str, kwargs: dict[str, Any], render_mode: str | None, **offered: Any) -> Callable[[], Any]:
@@ -147,22 +271,32 @@ def _maker(env_id: str, kwargs: dict[str, Any], render_mode: str | None, **offer
     family, _, name = env_id.partition("/")
     if family == "gymnasium" and name:
         return partial(gymnasium.make, name, kwargs, render_mode)
-    if (family == "mpe2" and name in MPE2) or (family == "particle" and name in PARTICLE):
-        return _mpe2_maker(name, kwargs, render_mode)
+    if family == "particle" and name in PARTICLE:
+        return _pettingzoo_maker("mpe2", name, kwargs, render_mode)
+    if family == "vmas" and name in VMAS:
+        from marl_stable.envs.vmas_single import SingleCopy
+
+        return partial(SingleCopy, name, kwargs, render_mode)
+    if name in PETTINGZOO.get(family, ()):
+        return _pettingzoo_maker(family, name, kwargs, render_mode)
     raise _unknown_id(env_id)
 
 
-def _mpe2_maker(name: str, kwargs: dict[str, Any], render_mode: str | None) -> Callable[[], Any]:
+def _pettingzoo_maker(family: str, name: str, kwargs: dict[str, Any], render_mode: str | None) -> Callable[[], Any]:
+    env_id = f"{family}/{name}"
     try:
-        module = importlib.import_module(f"mpe2.{name}")
+        with warnings.catch_warnings():  # these modules are deprecated for a registry that older PettingZoos lack
+            warnings.simplefilter("ignore", DeprecationWarning)
+            module = importlib.import_module(f"{MODULES.get(family, f'pettingzoo.{family}')}.{name}")
     except ModuleNotFoundError as error:
-        missing = "mpe2" if error.name is None else error.name.partition(".")[0]
-        raise UsageError(f"mpe2/{name} needs the package {missing}; pip install {missing}.") from error
+        missing = family if error.name is None else error.name.partition(".")[0]
+        remedy = missing if family == "mpe2" else f"'marl_stable[{family}]'"
+        raise UsageError(f"{env_id} needs the package {missing}; pip install {remedy}.") from error
     from marl_stable.envs import factory
 
-    factory.check_arguments(module.raw_env, f"mpe2/{name}", kwargs)  # its parallel_env takes any
+    factory.check_arguments(module.raw_env, env_id, kwargs)  # its parallel_env takes any
     arguments = kwargs if render_mode is None else {**kwargs, "render_mode": render_mode}
-    return partial(factory.call, module.parallel_env, f"mpe2/{name}", arguments)
+    return partial(factory.call, getattr(module, "parallel_env", module.env), env_id, arguments)
 
 
 def _make_particle(name: str, kwargs: dict[str, Any], device: torch.device, num_envs: int) -> BatchedEnv:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from marl_stable.envs.base import BatchedEnv
+from marl_stable.envs.base import BatchedEnv, lost
 from marl_stable.types import PerGroup, Step
 
 if TYPE_CHECKING:
@@ -30,10 +30,12 @@ class EndsAs:
         """Advance every copy by one step."""
         step = self.env.step(action)
         ends = {name: step.terminated[name] | step.truncated[name] for name in step.terminated}
-        never = {name: end.new_zeros(end.shape) for name, end in ends.items()}
         if self.reading == "truncation":
+            never = {name: end.new_zeros(end.shape) for name, end in ends.items()}
             return step._replace(terminated=never, truncated=ends)
-        return step._replace(terminated=ends, truncated=never)
+        given_up = lost(step).unsqueeze(1)  # (E, 1): no end that the environment has labelled
+        terminated = {name: end & ~given_up for name, end in ends.items()}
+        return step._replace(terminated=terminated, truncated={name: end & given_up for name, end in ends.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly."""

@@ -16,7 +16,9 @@ from typing import Any
 import gymnasium
 
 from marl_stable.config import unknown
+from marl_stable.envs.aec import TurnCopy
 from marl_stable.envs.gymnasium import SingleAgent
+from marl_stable.envs.pettingzoo import Copy, ParallelCopy
 from marl_stable.types import EnvSpec, UsageError
 
 Factory = Callable[..., Any]
@@ -83,22 +85,30 @@ def is_batched(env: Any) -> bool:
     return isinstance(getattr(env, "spec", None), EnvSpec) and hasattr(env, "num_envs")
 
 
-def as_parallel(env: Any, env_id: str) -> Any:
-    """`env`, which a factory returned, with the interface of a `ParallelEnv`; UsageError where it has no such form."""
+def copy_of(env: Any, env_id: str) -> Copy:
+    """The copy that adapts `env`, which a factory returned; UsageError where it is not supported."""
+    env = as_pettingzoo(env, env_id)
+    turn_based = isinstance(env, importlib.import_module("pettingzoo").AECEnv)
+    return TurnCopy(env, env_id) if turn_based else ParallelCopy(env, env_id)
+
+
+def as_pettingzoo(env: Any, env_id: str) -> Any:
+    """`env`, which a factory returned, with the interface of a `ParallelEnv`, or of an `AECEnv` for agents in turns.
+
+    Raises UsageError where it has neither form.
+    """
     pettingzoo = importlib.import_module("pettingzoo")
     if isinstance(env, gymnasium.Env):
         return SingleAgent(env)
     if isinstance(env, pettingzoo.AECEnv):
-        if env.metadata.get("is_parallelizable", False):
-            return importlib.import_module("pettingzoo.utils.conversions").aec_to_parallel(env)
-        raise UsageError(
-            f"{env_id} is turn-based (an AECEnv); a ParallelEnv, in which all agents act at once, is needed."
-        )
+        if not env.metadata.get("is_parallelizable", False):
+            return env
+        return importlib.import_module("pettingzoo.utils.conversions").aec_to_parallel(env)
     interface = ("reset", "step", "observation_space", "action_space")
     if isinstance(env, type) or not all(callable(getattr(env, name, None)) for name in interface):
         raise UsageError(
-            f"{env_id} returned {env!r}; a factory must return a PettingZoo ParallelEnv, a gymnasium.Env or a batched "
-            "environment of this package."
+            f"{env_id} returned {env!r}; a factory must return a PettingZoo ParallelEnv or AECEnv, a gymnasium.Env or "
+            "a batched environment of this package."
         )
     return env
 

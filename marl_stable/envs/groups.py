@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from marl_stable.envs.spaces import action_spec, observation_size
-from marl_stable.types import Group, UsageError
+from marl_stable.envs.spaces import action_spec, holds_mask, observation_size
+from marl_stable.types import Discrete, EnvSpec, Group, UsageError
 
-_CHASE = {"adversary": ("adversary", "leadadversary"), "agent": ("agent",)}
+MAX_AGENTS = 200
+
+_CHASE: dict[str, tuple[str, ...]] = {"adversary": ("adversary", "leadadversary"), "agent": ("agent",)}
+_WAR: dict[str, tuple[str, ...]] = {"red": ("red",), "blue": ("blue",)}
 
 TEAMS: dict[str, dict[str, tuple[str, ...]]] = {
     "mpe2/simple_adversary_v3": _CHASE,
@@ -18,8 +21,35 @@ TEAMS: dict[str, dict[str, tuple[str, ...]]] = {
     "mpe2/simple_push_v3": _CHASE,
     "mpe2/simple_tag_v3": _CHASE,
     "mpe2/simple_world_comm_v3": _CHASE,
+    "magent2/adversarial_pursuit_v4": {"predator": ("predator",), "prey": ("prey",)},
+    "magent2/battle_v4": _WAR,
+    "magent2/battlefield_v5": _WAR,
+    "magent2/combined_arms_v6": {"red": ("redmelee", "redranged"), "blue": ("bluemelee", "blueranged")},
+    "magent2/tiger_deer_v4": {"deer": ("deer",), "tiger": ("tiger",)},
 }
 """Teams of known environments that do not say so themselves: team to the common names of its agents."""
+
+
+RIVALS = ("chess_v6", "connect_four_v3", "go_v5", "leduc_holdem_v4", "rps_v2", "tictactoe_v3")
+RIVALS += ("texas_holdem_v4", "texas_holdem_no_limit_v6")
+"""Games of `classic/` in which everybody plays for themselves: as one team their mean return would always be 0."""
+
+
+def agents_of(env: Any, env_id: str) -> tuple[str, ...]:
+    """Every agent that `env` can have, in its own order; UsageError where it does not say so, or has too many."""
+    try:
+        agents = tuple(env.possible_agents)
+    except AttributeError:
+        raise UsageError(
+            f"{env_id} does not say which agents it can have; give it an attribute possible_agents before reset."
+        ) from None
+    if not agents or len(agents) > MAX_AGENTS:
+        raise UsageError(f"{env_id} has {len(agents)} agents; for now from 1 to {MAX_AGENTS} are supported.")
+    if not all(isinstance(agent, str) for agent in agents):
+        raise UsageError(f"{env_id} names its agents {list(agents[:3])}; agent names must be text such as agent_0.")
+    if len(set(agents)) != len(agents):
+        raise UsageError(f"{env_id} has possible_agents {list(agents)}; every name must appear once.")
+    return agents
 
 
 def stem(agent: str) -> str:
@@ -32,13 +62,17 @@ def teams_of(env_id: str, env: Any, agents: Sequence[str]) -> dict[str, str]:
 
     Raises UsageError where `env.teams` is not {"team": ["agent", ...]} with every agent in exactly one team.
     """
+    if env_id in {f"classic/{name}" for name in RIVALS}:
+        return {agent: agent for agent in agents}
     if env_id in TEAMS:
         by_stem = {name: team for team, names in TEAMS[env_id].items() for name in names}
         return {agent: by_stem[stem(agent)] for agent in agents}
     teams = getattr(env, "teams", None)
     if teams is None:
         teams = getattr(getattr(env, "unwrapped", env), "teams", None)
-    return dict.fromkeys(agents, "team") if teams is None else _checked_teams(teams, agents)
+    if teams is None:
+        return dict.fromkeys(agents, "team")
+    return checked_teams(teams, agents, "the environment's attribute teams")
 
 
 def groups_of(
@@ -46,28 +80,67 @@ def groups_of(
     observation_spaces: Mapping[str, Any],
     action_spaces: Mapping[str, Any],
     teams: Mapping[str, str],
+    masked_by_info: Collection[str] = (),
 ) -> tuple[Group, ...]:
-    """The groups, in the order of their first agents; UsageError for a space that is not supported."""
-    members: list[list[str]] = []
-    for agent in agents:
-        kind = (teams[agent], observation_spaces[agent], action_spaces[agent])
-        for group in members:
-            first = group[0]
-            if kind == (teams[first], observation_spaces[first], action_spaces[first]):
-                group.append(agent)
-                break
-        else:
-            members.append([agent])
+    """The groups, in the order of their first agents; UsageError for a space that is not supported.
+
+    A group is masked where the observations of its agents hold their masks, or where one agent is `masked_by_info`.
+    """
+    spaces = {agent: (teams[agent], observation_spaces[agent], action_spaces[agent]) for agent in agents}
+    members = _together(agents, lambda one, other: spaces[one] == spaces[other])
     return tuple(
-        Group(
-            name=name,
-            agents=tuple(group),
-            obs_size=observation_size(observation_spaces[group[0]], group[0]),
-            action=action_spec(action_spaces[group[0]], group[0]),
-            team=teams[group[0]],
-        )
+        _group(name, group, observation_spaces[group[0]], action_spaces[group[0]], teams[group[0]], masked_by_info)
         for name, group in zip(_names(members), members, strict=True)
     )
+
+
+def regrouped(spec: EnvSpec, teams: Mapping[str, str]) -> EnvSpec:
+    """`spec` with its agents in other `teams` (agent to team), and grouped and named accordingly.
+
+    Agents of one group stay together as far as their team does; those of different groups come together where they now
+    share a team and did not before, for only then were they kept apart by anything but their spaces.
+    """
+    home = {agent: group for group in spec.groups for agent in group.agents}
+
+    def alike(one: str, other: str) -> bool:
+        a, b = home[one], home[other]
+        same_numbers = (a.obs_size, a.action, a.masked) == (b.obs_size, b.action, b.masked)
+        return teams[one] == teams[other] and same_numbers and (a.name == b.name or a.team != b.team)
+
+    members = _together(spec.agents, alike)
+    groups = (
+        home[group[0]]._replace(name=name, agents=tuple(group), team=teams[group[0]])
+        for name, group in zip(_names(members), members, strict=True)
+    )
+    return spec._replace(groups=tuple(groups))
+
+
+def _group(
+    name: str,
+    agents: Sequence[str],
+    observation_space: Any,
+    action_space: Any,
+    team: str,
+    masked_by_info: Collection[str],
+) -> Group:
+    size, action = observation_size(observation_space, agents[0]), action_spec(action_space, agents[0])
+    masked = holds_mask(observation_space, action_space, agents[0]) or any(agent in masked_by_info for agent in agents)
+    if masked:
+        assert isinstance(action, Discrete)
+        size += action.n
+    return Group(name, tuple(agents), size, action, team, masked)
+
+
+def _together(agents: Sequence[str], alike: Callable[[str, str], bool]) -> list[list[str]]:
+    """Agents that are `alike`, in the order of their first ones."""
+    members: list[list[str]] = []
+    for agent in agents:
+        found = next((group for group in members if alike(group[0], agent)), None)
+        if found is None:
+            members.append([agent])
+        else:
+            found.append(agent)
+    return members
 
 
 def _names(members: Sequence[Sequence[str]]) -> list[str]:
@@ -79,16 +152,20 @@ def _names(members: Sequence[Sequence[str]]) -> list[str]:
     return names
 
 
-def _checked_teams(teams: Any, agents: Sequence[str]) -> dict[str, str]:
+def checked_teams(teams: Any, agents: Sequence[str], source: str) -> dict[str, str]:
+    """The team of every agent as `teams`, which comes from `source`, has it.
+
+    Raises UsageError where it is not {"team": ["agent", ...]} with every agent in exactly one team.
+    """
     form = '{"team": ["agent", ...]}'
     if not isinstance(teams, Mapping) or not all(isinstance(names, list | tuple | set) for names in teams.values()):
-        raise UsageError(f"the environment's attribute teams is {teams!r}; it must look like {form}.")
+        raise UsageError(f"{source} is {teams!r}; it must look like {form}.")
     listed = [(str(agent), str(team)) for team, names in teams.items() for agent in names]
     counts = Counter(agent for agent, _ in listed)
     wrong = [agent for agent in agents if counts[agent] != 1] + [agent for agent in counts if agent not in agents]
     if wrong:
         raise UsageError(
-            f"the environment's attribute teams is {teams!r}; every agent of {list(agents)} must be in exactly one "
-            f"team, which does not hold for {', '.join(wrong)}."
+            f"{source} is {teams!r}; every agent of {list(agents)} must be in exactly one team, which does not hold "
+            f"for {', '.join(wrong)}."
         )
     return dict(listed)

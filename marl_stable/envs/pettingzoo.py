@@ -1,22 +1,30 @@
 """One copy of a PettingZoo `ParallelEnv` as arrays by group. NumPy only, so that a process without torch can run it.
 
-Shapes: A agents of one group, O observation features, D action features.
+Shapes: A agents of one group, O observation features, D action features, K choices, n actions of a Discrete space.
 """
 
 from __future__ import annotations
 
-import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Set
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from gymnasium.spaces import Discrete as DiscreteSpace
 from numpy.typing import NDArray
 
-from marl_stable.envs.groups import groups_of, teams_of
-from marl_stable.envs.spaces import Decoder, Writer, action_decoder, observation_writer
-from marl_stable.types import EnvironmentFailure, EnvSpec, UsageError
-
-MAX_AGENTS = 200
+from marl_stable.envs.groups import agents_of, groups_of, teams_of
+from marl_stable.envs.spaces import (
+    MASK,
+    Decoder,
+    Writer,
+    action_decoder,
+    fixed_space,
+    holds_mask,
+    observation_writer,
+    write_mask,
+)
+from marl_stable.types import Discrete, EnvironmentFailure, EnvSpec
 
 
 class Arrays(NamedTuple):
@@ -37,6 +45,10 @@ class Arrays(NamedTuple):
             {name: np.zeros(shape, np.float32) for name, shape in rows.items()},
             *({name: np.zeros(shape, np.bool_) for name, shape in rows.items()} for _ in range(3)),
         )
+
+    def copies(self) -> Arrays:
+        """The same values in memory of their own."""
+        return Arrays(*({name: array.copy() for name, array in kind.items()} for kind in self))  # type: ignore[arg-type]
 
     def at(self, copy: int) -> Arrays:
         """Views of one copy's part."""
@@ -59,56 +71,130 @@ class _Seat(NamedTuple):
 
     row: int
     write: Writer
-    obs: NDArray[np.float32]  # (O,), a view
+    obs: NDArray[np.float32]  # (O,), a view; without the mask where that comes from the info
     reward: NDArray[np.float32]  # (A,)
     terminated: NDArray[np.bool_]  # (A,)
     truncated: NDArray[np.bool_]  # (A,)
     alive: NDArray[np.bool_]  # (A,)
 
 
-class ParallelCopy:
-    """Adapts one `ParallelEnv`.
+class Copy(ABC):
+    """What copies of either kind share: the groups, and every agent's place in the arrays.
 
-    An agent that is absent or dead has an observation of zeros, no reward and `alive` False. An agent that leaves
-    `env.agents` without having been terminated or truncated counts as terminated. The episode is over once no
-    agent is left that is neither. Non-finite observations and rewards are passed on as they are.
-
-    Raises UsageError at construction for an environment that is not supported, and EnvironmentFailure where one
-    breaks the PettingZoo interface later.
+    An agent that is absent or dead has an observation of zeros. Non-finite observations and rewards are passed on as
+    they are. Raises UsageError at construction for an environment that is not supported, and EnvironmentFailure where
+    one breaks the PettingZoo interface later.
     """
+
+    turn_based: ClassVar[bool] = False
 
     def __init__(self, env: Any, env_id: str) -> None:
         self.env = env
-        agents = _possible_agents(env, env_id)
-        observation_spaces = {agent: _stable_space(env.observation_space, agent, "observation") for agent in agents}
-        action_spaces = {agent: _stable_space(env.action_space, agent, "action") for agent in agents}
-        groups = groups_of(agents, observation_spaces, action_spaces, teams_of(env_id, env, agents))
-        self.spec = EnvSpec(env_id, agents, groups)
-        self.spaces = {agent: (observation_spaces[agent], action_spaces[agent]) for agent in agents}
-        self._writers = {agent: observation_writer(space) for agent, space in observation_spaces.items()}
+        agents = agents_of(env, env_id)
+        observed = {agent: fixed_space(env.observation_space, agent, "observation") for agent in agents}
+        action_spaces = {agent: fixed_space(env.action_space, agent, "action") for agent in agents}
+        itself = {agent for agent in agents if holds_mask(observed[agent], action_spaces[agent], agent)}
+        others = {agent for agent in agents if isinstance(action_spaces[agent], DiscreteSpace)} - itself
+        by_info = others & self._masked_by_info() if others else others
+        groups = groups_of(agents, observed, action_spaces, teams_of(env_id, env, agents), by_info)
+        self.spec = EnvSpec(env_id, agents, groups, self.turn_based)
+        self.spaces = {agent: (observed[agent], action_spaces[agent]) for agent in agents}
+        self._by_info = {agent for group in groups if group.masked for agent in group.agents} - itself
+        self._writers = {agent: observation_writer(space) for agent, space in observed.items()}
         self._decoders: list[tuple[str, tuple[str, ...], Decoder]] = [
             (group.name, group.agents, action_decoder(action_spaces[group.agents[0]])) for group in groups
         ]
-        self._ended: set[str] = set()
         self.write_into(Arrays.zeros(self.spec))
 
     def write_into(self, arrays: Arrays) -> None:
         """Write all further results into `arrays` (such as one copy's part of a larger batch)."""
         self._arrays = arrays
         self._flat = [array for kind in arrays for array in kind.values()]
-        self._seats = {
-            agent: _Seat(
-                row,
-                self._writers[agent],
-                arrays.obs[group.name][row],
-                arrays.reward[group.name],
-                arrays.terminated[group.name],
-                arrays.truncated[group.name],
-                arrays.alive[group.name],
-            )
-            for group in self.spec.groups
-            for row, agent in enumerate(group.agents)
-        }
+        self._seats: dict[str, _Seat] = {}
+        self._masks: dict[str, NDArray[np.float32]] = {}  # (n,), views of the rows of masked agents
+        for group in self.spec.groups:
+            for row, agent in enumerate(group.agents):
+                obs = arrays.obs[group.name][row]
+                if group.masked:
+                    assert isinstance(group.action, Discrete)
+                    features, mask = obs[: -group.action.n], obs[-group.action.n :]
+                    self._masks[agent] = mask
+                    obs = features if agent in self._by_info else obs
+                self._seats[agent] = _Seat(
+                    row,
+                    self._writers[agent],
+                    obs,
+                    arrays.reward[group.name],
+                    arrays.terminated[group.name],
+                    arrays.truncated[group.name],
+                    arrays.alive[group.name],
+                )
+
+    @abstractmethod
+    def reset(self, seed: int) -> dict[str, NDArray[np.float32]]:
+        """Begin an episode; the first observations, `(A, O)` per group."""
+
+    @abstractmethod
+    def step(self, actions: Mapping[str, NDArray[Any]]) -> CopyStep:
+        """Advance by one step. `actions`: `(A,)` or `(A, K)` int64 or `(A, D)` float32 per group."""
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    @abstractmethod
+    def _first_infos(self) -> Any:
+        """The infos of a reset."""
+
+    def _masked_by_info(self) -> set[str]:
+        """The agents whose info holds a mask, which nothing tells before a reset."""
+        try:
+            infos = self._first_infos()
+        except Exception:  # the first reset of the training will say so, with its seed
+            return set()
+        return {agent for agent in infos if _mask_of(agent, infos) is not None} if isinstance(infos, Mapping) else set()
+
+    def _clear(self) -> None:
+        for array in self._flat:
+            array.fill(0)
+
+    def _write(self, agent: str, observation: Any, infos: Any) -> None:
+        _, write, row, *_ = self._seats[agent]
+        try:
+            write(row, observation)
+        except EnvironmentFailure as error:
+            raise EnvironmentFailure(f"the observation of {agent} {error}") from None
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            raise EnvironmentFailure(f"the observation of {agent} does not fit its space: {error}") from error
+        if agent in self._by_info:
+            self._write_mask(agent, _mask_of(agent, infos))
+
+    def _write_mask(self, agent: str, mask: Any) -> None:
+        if mask is None:  # a step in which everything is legal
+            self._masks[agent].fill(1)
+            return
+        try:
+            write_mask(self._masks[agent], mask)
+        except EnvironmentFailure as error:
+            raise EnvironmentFailure(f"the info of {agent} {error}") from None
+
+    def _require_choice(self, agents: Iterable[str]) -> None:
+        """Refuse a mask that leaves an agent who is to act next no action."""
+        for agent in agents:
+            if agent in self._masks and not self._masks[agent].any():
+                raise EnvironmentFailure(f"{agent} is to act next, but its action mask allows nothing")
+
+
+class ParallelCopy(Copy):
+    """Adapts one `ParallelEnv`.
+
+    An agent that is absent or dead has no reward, and `alive` is False. An agent that leaves `env.agents` without
+    having been terminated or truncated counts as terminated. The episode is over once no agent is left that is neither.
+    """
+
+    def __init__(self, env: Any, env_id: str) -> None:
+        self._ended: set[str] = set()
+        super().__init__(env, env_id)
 
     def reset(self, seed: int) -> dict[str, NDArray[np.float32]]:
         """Begin an episode; the first observations, `(A, O)` per group."""
@@ -121,11 +207,13 @@ class ParallelCopy:
         if not present:
             raise EnvironmentFailure("reset left env.agents empty")
         with np.errstate(over="ignore"):
-            self._observe(present, result[0])
+            self._observe(present, *result)
+        if self._masks:
+            self._require_choice(present)
         return self._arrays.obs
 
     def step(self, actions: Mapping[str, NDArray[Any]]) -> CopyStep:
-        """Advance by one step. `actions`: `(A,)` int64 or `(A, D)` float32 per group."""
+        """Advance by one step. `actions`: `(A,)` or `(A, K)` int64 or `(A, D)` float32 per group."""
         acting = list(self.env.agents)
         result = self.env.step(self._moves(acting, actions))
         if not isinstance(result, tuple) or len(result) != 5:
@@ -134,13 +222,14 @@ class ParallelCopy:
         self._clear()
         with np.errstate(over="ignore"):  # a float64 too large for float32 becomes inf, for the guard to judge
             ended = {agent for agent in acting if agent not in self._ended and self._record(agent, present, result)}
-            self._observe(present.difference(acting), result[0])
+            self._observe(present.difference(acting), result[0], result[4])
         self._ended = (self._ended | ended) & present  # who leaves env.agents may come back to a new life
+        if self._masks:
+            self._require_choice(present - self._ended)
         return CopyStep(*self._arrays, done=self._ended == present)
 
-    def close(self) -> None:
-        """Close the environment."""
-        self.env.close()
+    def _first_infos(self) -> Any:
+        return self.env.reset(seed=0)[1]
 
     def _moves(self, acting: Iterable[str], actions: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         every: dict[str, Any] = {}
@@ -150,7 +239,7 @@ class ParallelCopy:
 
     def _record(self, agent: str, present: Set[str], result: tuple[Any, ...]) -> bool:
         """Write what the step brought to an agent that acted in it; whether its life ended."""
-        observations, rewards, terminations, truncations, _ = result
+        observations, rewards, terminations, truncations, infos = result
         try:
             reward, terminated, truncated = rewards[agent], bool(terminations[agent]), bool(truncations[agent])
         except KeyError:
@@ -159,68 +248,31 @@ class ParallelCopy:
             terminated = True
         row, _, _, rewards_of, terminated_of, truncated_of, alive_of = self._seats[agent]
         alive_of[row] = True
-        rewards_of[row] = reward if type(reward) is float else _number(reward, agent)
+        rewards_of[row] = reward if type(reward) is float else single_number(reward, agent)
         if terminated:
             terminated_of[row] = True
         elif truncated:
             truncated_of[row] = True
         if not terminated or observations.get(agent) is not None:  # of the dead alone no last observation is asked
-            self._write(agent, observations)
+            self._see(agent, observations, infos)
         return terminated or truncated
 
-    def _clear(self) -> None:
-        for array in self._flat:
-            array.fill(0)
-
-    def _observe(self, agents: Iterable[str], observations: Mapping[str, Any]) -> None:
+    def _observe(self, agents: Iterable[str], observations: Mapping[str, Any], infos: Any) -> None:
         for agent in agents:
             if agent not in self._seats:
                 raise EnvironmentFailure(f"env.agents holds {agent!r}, which is not in possible_agents")
-            self._write(agent, observations)
-        self._refuse_strangers(observations)
+            self._see(agent, observations, infos)
 
-    def _write(self, agent: str, observations: Mapping[str, Any]) -> None:
+    def _see(self, agent: str, observations: Mapping[str, Any], infos: Any) -> None:
         if agent not in observations:
             raise EnvironmentFailure(f"{agent} is missing from the observations")
-        _, write, row, *_ = self._seats[agent]
-        try:
-            write(row, observations[agent])
-        except EnvironmentFailure as error:
-            raise EnvironmentFailure(f"the observation of {agent} {error}") from None
-        except (TypeError, ValueError, KeyError, IndexError) as error:
-            raise EnvironmentFailure(f"the observation of {agent} does not fit its space: {error}") from error
-
-    def _refuse_strangers(self, observations: Mapping[str, Any]) -> None:
-        if not observations.keys() <= self._seats.keys():
-            strangers = ", ".join(map(repr, observations.keys() - self._seats.keys()))
-            raise EnvironmentFailure(f"the observations hold {strangers}, not in possible_agents")
+        self._write(agent, observations[agent], infos)
 
 
-def _possible_agents(env: Any, env_id: str) -> tuple[str, ...]:
-    try:
-        agents = tuple(env.possible_agents)
-    except AttributeError:
-        raise UsageError(
-            f"{env_id} does not say which agents it can have; give it an attribute possible_agents before reset."
-        ) from None
-    if not agents or len(agents) > MAX_AGENTS:
-        raise UsageError(f"{env_id} has {len(agents)} agents; for now from 1 to {MAX_AGENTS} are supported.")
-    if not all(isinstance(agent, str) for agent in agents):
-        raise UsageError(f"{env_id} names its agents {list(agents[:3])}; agent names must be text such as agent_0.")
-    if len(set(agents)) != len(agents):
-        raise UsageError(f"{env_id} has possible_agents {list(agents)}; every name must appear once.")
-    return agents
-
-
-def _stable_space(space_of: Any, agent: str, kind: str) -> Any:
-    with warnings.catch_warnings():  # PettingZoo warns where the method is left to its own default
-        warnings.simplefilter("ignore")
-        space, again = space_of(agent), space_of(agent)
-    if space != again:
-        raise UsageError(
-            f"the {kind} space of {agent} changes between calls ({space}, then {again}); it must be fixed."
-        )
-    return space
+def _mask_of(agent: str, infos: Any) -> Any:
+    """The action mask in the agent's info, None where there is none. Infos may hold anything else besides."""
+    info = infos.get(agent) if isinstance(infos, Mapping) else None
+    return info.get(MASK) if isinstance(info, Mapping) else None
 
 
 def _lacking(agent: str, result: tuple[Any, ...]) -> str:
@@ -228,7 +280,8 @@ def _lacking(agent: str, result: tuple[Any, ...]) -> str:
     return " and ".join(name for name, values in zip(names, result[1:4], strict=True) if agent not in values)
 
 
-def _number(value: Any, agent: str) -> float:
+def single_number(value: Any, agent: str) -> float:
+    """A reward as a float; EnvironmentFailure where it is no single number."""
     if isinstance(value, int | float) or getattr(value, "ndim", None) == 0:
         return float(value)
     raise EnvironmentFailure(f"the reward of {agent} is {value!r}; it must be one number")

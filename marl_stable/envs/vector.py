@@ -1,13 +1,14 @@
-"""Copies of a Python environment in this process: NumPy arrays from each copy, tensors to training.
+"""Copies of a Python environment as one batched environment: seeds, episodes, exact resume, and what failures cost.
 
-Shapes: E copies, A agents of one group, O observation features, D action features, T steps of a running episode.
+Where the copies run, in this process or in workers, is their crew's concern. Shapes: E copies, A agents of one group,
+O observation features, D action features, T steps of a running episode.
 """
 
 from __future__ import annotations
 
 import contextlib
 import textwrap
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from marl_stable.envs.pettingzoo import Arrays, ParallelCopy
+from marl_stable.envs.base import Mishap
+from marl_stable.envs.crew import Crew, Failure
+from marl_stable.envs.pettingzoo import Arrays
 from marl_stable.types import EnvironmentFailure, PerGroup, Step, UsageError
 
 Moves: TypeAlias = "dict[str, NDArray[Any]]"
@@ -23,56 +26,65 @@ Moves: TypeAlias = "dict[str, NDArray[Any]]"
 
 
 def episode_seed(seed: int, copy: int, episode: int) -> int:
-    """The seed of one episode, from those of the run, the copy and the episode, so that no two share a stream."""
-    return int(np.random.SeedSequence((seed, copy, episode)).generate_state(1)[0])
+    """The seed of one episode, from those of the run, the copy and the episode, so that no two share a stream.
+
+    Below 2^31: some environments hand it to a C library as a signed number.
+    """
+    return int(np.random.SeedSequence((seed, copy, episode)).generate_state(1)[0]) >> 1
 
 
 class VectorEnv:
-    """A `BatchedEnv` over `num_envs` copies of a `ParallelEnv`, each made by one call of `make_copy`.
+    """A `BatchedEnv` over the copies of a crew.
 
-    Raises UsageError where the environment cannot be made, cannot be reset or is not supported, and
-    EnvironmentFailure where it fails later; `state_dict` then still gives the state before the step that failed.
+    In this process an environment that fails is the end: UsageError in the first reset, EnvironmentFailure later.
+    In workers up to `max_failures` are survived: the copies that a failure concerns lose their running episodes, which
+    shows in the step as `base.lost` says, and begin their next ones; each failure is noted in `mishaps`. One more is an
+    EnvironmentFailure. After any of them `state_dict` still gives the state before the step that failed.
     """
 
-    def __init__(self, make_copy: Callable[[], Any], env_id: str, num_envs: int, device: torch.device) -> None:
-        self.num_envs = num_envs
+    def __init__(self, crew: Crew, device: torch.device, max_failures: int = 0) -> None:
+        self.spec = crew.spec
+        self.num_envs = len(crew.board.done)
         self.device = device
         self.replay_differs: tuple[int, ...] = ()
-        self._id = env_id
-        self._copies = self._make_copies(make_copy)
-        self.spec = self._copies[0].spec
-        self._arrays = Arrays.zeros(self.spec, num_envs)  # what the copies write into, (E, A, ...) per group
-        for index, copy in enumerate(self._copies):
-            copy.write_into(self._arrays.at(index))
-        self._obs = {name: array.copy() for name, array in self._arrays.obs.items()}  # as last returned, (E, A, O)
+        self.mishaps: list[Mishap] = []
+        self._crew = crew
+        self._board = crew.board
+        self._max_failures = max_failures
+        self._failures = 0
+        self._fresh = True  # nothing was begun yet
+        self._obs = {name: array.copy() for name, array in self._board.arrays.obs.items()}  # as last returned
         self._seed = 0
-        self._episodes = [0] * num_envs
-        self._played: list[list[Moves]] = [[] for _ in range(num_envs)]  # since each copy's episode began
+        self._episodes = [0] * self.num_envs
+        self._played: list[list[Moves]] = [[] for _ in range(self.num_envs)]  # since each copy's episode began
 
     def reset(self, seed: int) -> PerGroup:
         """Begin the first episode of every copy; the first observations, `(E, A, O)` per group."""
         self._seed = seed
         self._episodes = [0] * self.num_envs
         self._played = [[] for _ in range(self.num_envs)]
-        for copy in range(self.num_envs):
-            self._begin(copy, 0, UsageError)
+        with self._before_training():
+            self._begin(range(self.num_envs), self._episodes)
         self._keep_observations()
-        return self._tensors(self._arrays.obs)
+        return self._tensors(self._obs)
 
     def step(self, action: PerGroup) -> Step:
         """Advance every copy by one step; copies whose episode ended begin the next."""
         actions = {group.name: action[group.name].detach().cpu().numpy().copy() for group in self.spec.groups}
         moves = [{name: rows[copy] for name, rows in actions.items()} for copy in range(self.num_envs)]
-        done = [self._advance(copy, moves[copy]) for copy in range(self.num_envs)]
-        next_obs, reward, terminated, truncated, alive = (self._tensors(kind) for kind in self._arrays)
-        obs = next_obs
-        if any(done):
-            for copy in np.flatnonzero(done):
-                self._begin(int(copy), self._episodes[copy] + 1, EnvironmentFailure)
-            obs = self._tensors(self._arrays.obs)
-        self._commit(moves, done)
-        over = torch.tensor(done, device=self.device)
-        return Step(obs, next_obs, reward, terminated, truncated, alive, over)
+        for name, rows in actions.items():
+            self._board.actions[name][...] = rows
+        self._board.called[...] = True
+        gone = self._survive(self._crew.step(), self._episodes, moves)
+        ended = set(np.flatnonzero(self._board.done).tolist()) - gone
+        outcome = self._board.arrays.copies()
+        if ended or gone:
+            episodes = [episode + (copy in ended or copy in gone) for copy, episode in enumerate(self._episodes)]
+            gone |= self._begin(ended | gone, episodes) - ended
+            for copy in gone:
+                self._discard(outcome.at(copy), copy)
+            self._episodes = episodes
+        return self._commit(outcome, moves, ended | gone)
 
     def state_dict(self) -> dict[str, Any]:
         """Seed, episodes, the running episodes' actions and the observations: plain types and tensors."""
@@ -98,81 +110,126 @@ class VectorEnv:
         self._seed = state["seed"]
         self._episodes = list(state["episodes"])
         self._played = [_moves_of(actions) for actions in state["actions"]]
-        differs = []
-        for copy in range(self.num_envs):
-            wanted = {name: obs[copy].cpu().numpy() for name, obs in state["obs"].items()}
-            if not self._replay(copy, wanted):
-                differs.append(copy)
-                self._episodes[copy] += 1
-                self._played[copy] = []
-                self._begin(copy, self._episodes[copy], UsageError)
-        self.replay_differs = tuple(differs)
+        differs = self._replay({name: obs.cpu().numpy() for name, obs in state["obs"].items()})
+        for copy in differs:
+            self._episodes[copy] += 1
+        with self._before_training():
+            differs |= self._begin(differs, self._episodes)
+        for copy in differs:
+            self._played[copy].clear()
+        self.replay_differs = tuple(sorted(differs))
         self._keep_observations()
-        return self._tensors(self._arrays.obs)
+        return self._tensors(self._obs)
 
     def close(self) -> None:
-        """Close every copy; what fails in closing is of no consequence any more."""
-        for copy in self._copies:
-            with contextlib.suppress(Exception):
-                copy.close()
+        """Close every copy."""
+        self._crew.close()
 
-    def _make_copies(self, make_copy: Callable[[], Any]) -> list[ParallelCopy]:
-        copies: list[ParallelCopy] = []
-        for index in range(self.num_envs):
-            try:
-                copies.append(ParallelCopy(make_copy(), self._id))
-            except UsageError:
-                raise
-            except Exception as error:
-                raise UsageError(f"{self._id} cannot be made (copy {index}): {_in_words(error)}") from error
-            if copies[index].spaces != copies[0].spaces:
-                raise UsageError(
-                    f"copy {index} of {self._id} has other agents or spaces than copy 0; they must be equal."
-                )
-        if len({id(copy.env) for copy in copies}) < len(copies):
-            raise UsageError(f"{self._id} gives the same object again; its factory must make a new one at every call.")
-        return copies
-
-    def _begin(self, copy: int, episode: int, failure: type[UsageError] | type[EnvironmentFailure]) -> None:
-        seed = episode_seed(self._seed, copy, episode)
+    @contextlib.contextmanager
+    def _before_training(self) -> Iterator[None]:
+        """The first episodes of all: an environment that cannot begin those is none to train on."""
         try:
-            self._copies[copy].reset(seed)
-        except Exception as error:
-            raise failure(f"{self._id} failed in reset (copy {copy}, seed {seed}): {_in_words(error)}") from error
+            yield
+        except EnvironmentFailure as failure:
+            if self._fresh:
+                raise UsageError(str(failure)) from failure.__cause__
+            raise
+        self._fresh = False
 
-    def _advance(self, copy: int, moves: Moves) -> bool:
-        try:
-            return self._copies[copy].step(moves).done
-        except Exception as error:
-            seed = episode_seed(self._seed, copy, self._episodes[copy])
-            action = textwrap.shorten(str({name: rows.tolist() for name, rows in moves.items()}), 300)
-            raise EnvironmentFailure(
-                f"{self._id} failed in step {len(self._played[copy]) + 1} of an episode (copy {copy}, seed {seed}, "
-                f"action {action}): {_in_words(error)}"
-            ) from error
+    def _begin(self, copies: Iterable[int], episodes: list[int]) -> set[int]:
+        """Begin the `episodes` of `copies`, or later ones where that fails; all copies that lost an episode by it."""
+        gone: set[int] = set()
+        while copies:
+            self._call(copies, episodes)
+            copies = self._survive(self._crew.begin(), episodes)
+            for copy in copies:
+                episodes[copy] += 1
+            gone.update(copies)
+        return gone
 
-    def _commit(self, moves: list[Moves], done: list[bool]) -> None:
-        """Write down the step only now that no copy failed in it, so that the state always is that of a whole step."""
-        for copy, over in enumerate(done):
-            if over:
-                self._episodes[copy] += 1
-                self._played[copy] = []
+    def _call(self, copies: Iterable[int], episodes: list[int]) -> None:
+        """Make the next order one for `copies`, with the seeds of their episodes."""
+        self._board.called[...] = False
+        for copy in copies:
+            self._board.called[copy] = True
+            self._board.seeds[copy] = episode_seed(self._seed, copy, episodes[copy])
+
+    def _survive(self, failures: list[Failure], episodes: list[int], moves: list[Moves] | None = None) -> set[int]:
+        """Note `failures` of a step with `moves`, or of a beginning; the copies that lost their episodes.
+
+        Raises EnvironmentFailure at the first that is one too many.
+        """
+        for failure in failures:
+            told = self._told(failure, episodes, moves)
+            self._failures += 1
+            fatal = self._failures > self._max_failures
+            if failure.worker is not None:
+                where = {"worker": failure.worker} | ({} if failure.copy is None else {"copy": failure.copy})
+                self.mishaps.append(Mishap(where, told, self._failures, self._max_failures, fatal))
+                told += f" (failure {self._failures}; env.max_failures is {self._max_failures})" if fatal else ""
+            if fatal:
+                raise EnvironmentFailure(told) from failure.error
+        return {copy for failure in failures for copy in failure.lost}
+
+    def _told(self, failure: Failure, episodes: list[int], moves: list[Moves] | None) -> str:
+        """One sentence: what failed, where, and why."""
+        parts = [] if failure.worker is None else [f"worker {failure.worker}"]
+        if failure.copy is None:
+            event = "failed between steps"
+            parts.append(f"copies {', '.join(map(str, failure.lost))}")
+        else:
+            copy = failure.copy
+            parts += [f"copy {copy}", f"seed {episode_seed(self._seed, copy, episodes[copy])}"]
+            event = "failed in reset"
+            if moves is not None:
+                event = f"failed in step {len(self._played[copy]) + 1} of an episode"
+                action = {name: rows.tolist() for name, rows in moves[copy].items()}
+                parts.append(f"action {textwrap.shorten(str(action), 300)}")
+        return f"{self.spec.id} {event} ({', '.join(parts)}): {failure.reason}"
+
+    def _discard(self, outcome: Arrays, copy: int) -> None:
+        """Let one copy's step be one in which nobody acted, cut off where the copy last was."""
+        for name, obs in outcome.obs.items():
+            obs[...] = self._obs[name][copy]
+        for name in outcome.reward:
+            outcome.reward[name][...] = 0
+            outcome.terminated[name][...] = False
+            outcome.truncated[name][...] = True
+            outcome.alive[name][...] = False
+
+    def _commit(self, outcome: Arrays, moves: list[Moves], over: set[int]) -> Step:
+        """Write down the step only now that it went well, so that the state always is that of a whole step."""
+        for copy, played in enumerate(self._played):
+            if copy in over:
+                played.clear()
             else:
-                self._played[copy].append(moves[copy])
+                played.append(moves[copy])
         self._keep_observations()
+        next_obs, reward, terminated, truncated, alive = (self._tensors(kind) for kind in outcome)
+        obs = self._tensors(self._obs) if over else next_obs
+        done = torch.tensor([copy in over for copy in range(self.num_envs)], device=self.device)
+        return Step(obs, next_obs, reward, terminated, truncated, alive, done)
 
-    def _replay(self, copy: int, wanted: dict[str, NDArray[np.float32]]) -> bool:
-        """Repeat the copy's running episode; whether it arrives at the observation `wanted`, bit for bit."""
-        env = self._copies[copy]
-        try:
-            obs = env.reset(episode_seed(self._seed, copy, self._episodes[copy]))
-            over = any(env.step(moves).done for moves in self._played[copy])
-        except Exception:  # an environment that cannot repeat its episode: the caller reports it
-            return False
-        return not over and all(obs[name].tobytes() == wanted[name].tobytes() for name in obs)
+    def _replay(self, wanted: dict[str, NDArray[np.float32]]) -> set[int]:
+        """Repeat every copy's running episode; the copies that fail or do not arrive, bit for bit, at `wanted`."""
+        everyone = range(self.num_envs)
+        self._call(everyone, self._episodes)
+        differs = {copy for failure in self._crew.begin() for copy in failure.lost}
+        for t in range(max(map(len, self._played))):
+            copies = [copy for copy in everyone if t < len(self._played[copy]) and copy not in differs]
+            self._board.called[...] = False
+            for copy in copies:
+                self._board.called[copy] = True
+                for name, rows in self._played[copy][t].items():
+                    self._board.actions[name][copy] = rows
+            differs.update(copy for failure in self._crew.step() for copy in failure.lost)
+            differs.update(copy for copy in copies if self._board.done[copy])
+        for name, obs in self._board.arrays.obs.items():
+            differs.update(copy for copy in everyone if obs[copy].tobytes() != wanted[name][copy].tobytes())
+        return differs
 
     def _keep_observations(self) -> None:
-        for name, array in self._arrays.obs.items():
+        for name, array in self._board.arrays.obs.items():
             self._obs[name][...] = array
 
     def _tensors(self, arrays: dict[str, NDArray[Any]]) -> PerGroup:
@@ -181,11 +238,11 @@ class VectorEnv:
     def _refuse_other_shape(self, state: dict[str, Any]) -> None:
         copies = len(state["episodes"])
         if copies != self.num_envs:
-            raise UsageError(f"the saved state has {copies} copies of {self._id}; env.num_envs is {self.num_envs}.")
+            raise UsageError(f"the saved state has {copies} copies of {self.spec.id}; env.num_envs is {self.num_envs}.")
         saved = {name: tuple(obs.shape) for name, obs in state["obs"].items()}
         here = {name: obs.shape for name, obs in self._obs.items()}
         if saved != here:
-            raise UsageError(f"the saved state has observations {saved}; {self._id} now has {here}.")
+            raise UsageError(f"the saved state has observations {saved}; {self.spec.id} now has {here}.")
 
 
 def _moves_of(actions: dict[str, Tensor]) -> list[Moves]:
@@ -193,8 +250,3 @@ def _moves_of(actions: dict[str, Tensor]) -> list[Moves]:
     steps = len(next(iter(actions.values()))) if actions else 0
     arrays = {name: rows.cpu().numpy().copy() for name, rows in actions.items()}
     return [{name: rows[step] for name, rows in arrays.items()} for step in range(steps)]
-
-
-def _in_words(error: Exception) -> str:
-    text = str(error) if isinstance(error, EnvironmentFailure) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())

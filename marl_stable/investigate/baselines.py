@@ -6,6 +6,7 @@ A agents of a group, D action features.
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from marl_stable.acting import random_action
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.evaluation import Act, Episodes, bootstrap_interval, play
-from marl_stable.types import Discrete, Group, PerGroup
+from marl_stable.types import Discrete, Group, MultiDiscrete, PerGroup, legal_features
 
 EPISODES = 100
 SEARCH_EPISODES = 10  # per candidate; the winner is measured again on other episodes, so that luck does not count
@@ -38,7 +40,7 @@ class RandomPlay(NamedTuple):
 
 
 def random_play(env: BatchedEnv, seed: int) -> RandomPlay:
-    """Play up to 100 episodes with uniformly random actions."""
+    """Play up to 100 episodes with uniformly random legal actions."""
     generator = torch.Generator(env.device).manual_seed(seed + SEED)
     seen: dict[str, list[Tensor]] = {group.name: [] for group in env.spec.groups}
 
@@ -46,7 +48,7 @@ def random_play(env: BatchedEnv, seed: int) -> RandomPlay:
         for name, values in seen.items():
             if len(values) < OBSERVED_CALLS:
                 values.append(obs[name].clone())
-        return {group.name: _random(group, env, generator) for group in env.spec.groups}
+        return {group.name: random_action(group, obs[group.name], generator) for group in env.spec.groups}
 
     episodes = play(env, act, EPISODES, seed + SEED, MAX_EPISODE)
     return RandomPlay(episodes, {name: torch.cat(values) for name, values in seen.items()})
@@ -79,10 +81,12 @@ def best_constant(env: BatchedEnv, candidates: dict[str, list[Tensor]], seed: in
 
 def _candidates(group: Group, seed: int) -> list[Tensor]:
     """Actions worth holding for ever: each discrete one; of a box its centre, no-op, corners and some inside."""
+    draw = torch.Generator().manual_seed(seed + SEED)
     if isinstance(group.action, Discrete):
         return list(torch.arange(group.action.n))
+    if isinstance(group.action, MultiDiscrete):
+        return _choices(group.action, draw)
     low, high = torch.tensor(group.action.low), torch.tensor(group.action.high)
-    draw = torch.Generator().manual_seed(seed + SEED)
     if 2 ** len(low) <= CORNERS:
         corners = torch.tensor(list(product((0.0, 1.0), repeat=len(low))))
     else:
@@ -92,22 +96,33 @@ def _candidates(group: Group, seed: int) -> list[Tensor]:
     return [torch.zeros_like(low).clamp(low, high), *torch.lerp(low, high, places)]  # lerp is exact at both ends
 
 
+def _choices(action: MultiDiscrete, draw: torch.Generator) -> list[Tensor]:
+    """Every combination where they are few, else the first and some at random."""
+    if math.prod(action.n) <= CORNERS:
+        return [torch.tensor(choice) for choice in product(*(range(n) for n in action.n))]
+    drawn = torch.stack([torch.randint(n, (CORNERS,), generator=draw) for n in action.n], dim=-1)
+    return [torch.zeros_like(drawn[0]), *drawn]
+
+
 def _constant(env: BatchedEnv, action: dict[str, Tensor]) -> Act:
-    """Everyone does the same for ever."""
+    """Everyone does the same for ever; where that is illegal, the next action that is not."""
     held = {}
     for group in env.spec.groups:
         value = action[group.name].to(env.device)
         held[group.name] = value.expand(env.num_envs, len(group.agents), *value.shape).contiguous()
-    return lambda obs: held
+    masked = {group.name: legal_features(group) for group in env.spec.groups if group.masked}
+
+    def act(obs: PerGroup) -> PerGroup:
+        return held | {name: _next_legal(held[name], obs[name][..., -n:] > 0.5) for name, n in masked.items()}
+
+    return act
 
 
-def _random(group: Group, env: BatchedEnv, generator: torch.Generator) -> Tensor:
-    shape = (env.num_envs, len(group.agents))
-    if isinstance(group.action, Discrete):
-        return torch.randint(group.action.n, shape, generator=generator, device=env.device)
-    low = torch.tensor(group.action.low, device=env.device)
-    high = torch.tensor(group.action.high, device=env.device)
-    return torch.lerp(low, high, torch.rand(*shape, len(low), generator=generator, device=env.device))
+def _next_legal(action: Tensor, legal: Tensor) -> Tensor:
+    """`action (E, A)` where `legal (E, A, n)` allows it, else the next one, counting round."""
+    n = legal.shape[-1]
+    order = (action.unsqueeze(-1) + torch.arange(n, device=action.device)) % n  # (E, A, n), the wish first
+    return order.gather(-1, legal.gather(-1, order).int().argmax(-1, keepdim=True)).squeeze(-1)
 
 
 def _group_return(env: BatchedEnv, episodes: Episodes, name: str) -> float:

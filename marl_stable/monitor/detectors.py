@@ -21,7 +21,7 @@ class Incident(NamedTuple):
     value: float
     limit: float
     action: str
-    evidence: dict[str, float]
+    evidence: dict[str, Any]
 
 
 class RepeatedAction:

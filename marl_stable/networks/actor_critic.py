@@ -1,7 +1,10 @@
 """Actors and critics of one group of agents.
 
 Shapes: B batch, A agents of the group, O observation features, D action features, U encoded ones (one-hot where
-discrete), S features of the joint observation, K critics (two for twins).
+discrete), S features of the joint observation, K critics (two for twins); L steps of E copies, M features of memory.
+
+What may be recurrent has two forms: called, it stands where episodes begin; `sequence` takes what was remembered before
+the first step, and `begins (L, E)`, where it is forgotten.
 """
 
 from __future__ import annotations
@@ -47,9 +50,27 @@ class PerAgent(nn.Module):
         batch, agents, _ = x.shape
         if not self.share:
             return self.network(x.transpose(0, 1)).transpose(0, 1)  # type: ignore[no-any-return]
-        if agents > 1:
-            x = torch.cat([x, self.identity.expand(batch, -1, -1)], dim=-1)
-        return self.network(x.flatten(0, 1)).unflatten(0, (batch, agents))  # type: ignore[no-any-return]
+        return self.network(self._introduced(x).flatten(0, 1)).unflatten(0, (batch, agents))  # type: ignore[no-any-return]
+
+    def _introduced(self, x: Tensor) -> Tensor:
+        """`(..., A, I)` with who is asking, where that is not clear."""
+        agents = x.shape[-2]
+        return torch.cat([x, self.identity.expand(*x.shape[:-1], agents)], dim=-1) if agents > 1 else x
+
+    def no_memory(self, copies: int) -> Tensor:
+        """`(E, A, M)` what there is to remember where episodes begin."""
+        return self.identity.new_zeros(copies, len(self.identity), self.network.memory_size)
+
+    def sequence(self, x: Tensor, memory: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+        """`(L, E, A, I)` with memory `(E, A, M)` to `(L, E, A, U)`, and the memory after each step, `(L, E, A, M)`."""
+        steps, copies, agents, _ = x.shape
+        if not self.share:
+            apart = x.permute(2, 0, 1, 3).flatten(1, 2)  # (A, L * E, I)
+            out, memories = self.network.sequence(apart, memory.transpose(0, 1), begins.unsqueeze(-1))
+            return out.unflatten(1, (steps, copies)).permute(1, 2, 0, 3), memories.permute(1, 2, 0, 3)
+        rows = begins.unsqueeze(-1).expand(-1, -1, agents).reshape(steps, -1, 1)  # (L, E * A, 1)
+        out, memories = self.network.sequence(self._introduced(x).flatten(0, 2), memory.flatten(0, 1), rows)
+        return out.unflatten(0, (steps, copies, agents)), memories.unflatten(1, (copies, agents))
 
 
 class PolicyBody(nn.Module):
@@ -110,7 +131,18 @@ class Actor(PolicyBody):
 
     def forward(self, obs: Tensor) -> Distribution:
         """`(B, A, O)` normalised observations to distributions of `(B, A)`."""
-        out = self.body(obs)
+        return self._policy(self.body(obs), obs)
+
+    def no_memory(self, copies: int) -> Tensor:
+        """`(E, A, M)` what there is to remember where episodes begin."""
+        return self.body.no_memory(copies)
+
+    def sequence(self, obs: Tensor, memory: Tensor, begins: Tensor) -> tuple[Distribution, Tensor]:
+        """`(L, E, A, O)` with memory `(E, A, M)` to distributions of `(L * E, A)`, and memories `(L, E, A, M)`."""
+        out, memories = self.body.sequence(obs, memory, begins)
+        return self._policy(out.flatten(0, 1), obs.flatten(0, 1)), memories
+
+    def _policy(self, out: Tensor, obs: Tensor) -> Distribution:
         if not isinstance(self.action, Box):
             return self._choices(out, obs)
         log_std = bounded_log_std(self.free_log_std)
@@ -168,6 +200,15 @@ class CentralCritic(nn.Module):
         """`(B, S)` to `(B, A)`."""
         return self.network(joint)  # type: ignore[no-any-return]
 
+    def no_memory(self, copies: int) -> Tensor:
+        """`(E, M)` what there is to remember where episodes begin."""
+        return self.network.final.weight.new_zeros(copies, self.network.memory_size)
+
+    def sequence(self, joint: Tensor, memory: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+        """`(L, E, S)` with memory `(E, M)` to `(L, E, A)`, and the memory after each step, `(L, E, M)`."""
+        value, memories = self.network.sequence(joint.flatten(0, 1), memory, begins.unsqueeze(-1))
+        return value.unflatten(0, begins.shape), memories
+
 
 class LocalCritic(nn.Module):
     """Each agent's value from what it sees itself."""
@@ -181,6 +222,15 @@ class LocalCritic(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """`(B, A, O)` to `(B, A)`."""
         return self.body(obs).squeeze(-1)  # type: ignore[no-any-return]
+
+    def no_memory(self, copies: int) -> Tensor:
+        """`(E, A, M)` what there is to remember where episodes begin."""
+        return self.body.no_memory(copies)
+
+    def sequence(self, obs: Tensor, memory: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+        """`(L, E, A, O)` with memory `(E, A, M)` to `(L, E, A)`, and the memory after each step, `(L, E, A, M)`."""
+        value, memories = self.body.sequence(obs, memory, begins)
+        return value.squeeze(-1), memories
 
 
 class JointQ(nn.Module):

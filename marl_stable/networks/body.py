@@ -1,6 +1,7 @@
 """From input features to outputs: plain layers or residual blocks, then one linear layer.
 
-Shapes: N rows, A agents, I inputs, H hidden width, U outputs; with agents apart every tensor has a leading A.
+Shapes: L steps, N rows, A agents, I inputs, H hidden width, U outputs, M features of memory; with agents apart every
+tensor has a leading A.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from marl_stable.config import Activation, NetworkConfig
+from marl_stable.config import Activation, NetworkConfig, Norm
+from marl_stable.networks.batchnorm import BatchNorm
 from marl_stable.networks.init import init_final, init_hidden
 from marl_stable.networks.layers import LayerNorm, Linear
+from marl_stable.networks.recurrent import Recurrent
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -20,6 +23,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
+NORMS: dict[Norm, type[LayerNorm | BatchNorm]] = {"layer": LayerNorm, "batch": BatchNorm}
 
 
 class ResidualBlock(nn.Module):
@@ -27,7 +31,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int, config: NetworkConfig, agents: int | None) -> None:
         super().__init__()
-        self.norm = LayerNorm(width, agents) if config.norm == "layer" else nn.Identity()
+        self.norm = NORMS[config.norm](width, agents) if config.norm in NORMS else nn.Identity()
         self.expand = Linear(width, 2 * width, agents)
         self.activation = ACTIVATIONS[config.activation]()
         self.contract = Linear(2 * width, width, agents)
@@ -38,7 +42,7 @@ class ResidualBlock(nn.Module):
 
 
 class Network(nn.Module):
-    """A stack of hidden layers and a linear last layer."""
+    """A stack of hidden layers, a recurrent cell where there is to be one, and a linear last layer."""
 
     def __init__(
         self, inputs: int, outputs: int, config: NetworkConfig, agents: int | None, generator: torch.Generator
@@ -54,18 +58,40 @@ class Network(nn.Module):
         if config.final_init is not None:
             init_final(self.final.weight, config.final_init, generator)
             init_final(self.final.bias, config.final_init, generator)
+        self.recurrent = None
+        if config.recurrent != "none":
+            self.recurrent = Recurrent(config.recurrent, width, config.norm == "layer", agents, generator)
+
+    @property
+    def memory_size(self) -> int:
+        """M; 0 for a network without memory."""
+        return self.recurrent.memory_size if self.recurrent else 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, I)` to `(N, U)`, or with agents apart `(A, N, I)` to `(A, N, U)`."""
-        return self.final(self.hidden(x))  # type: ignore[no-any-return]
+        """`(N, I)` to `(N, U)`, or with agents apart `(A, N, I)` to `(A, N, U)`; with a cell, where episodes begin."""
+        if self.recurrent is None:
+            return self.final(self.hidden(x))  # type: ignore[no-any-return]
+        memory = x.new_zeros(*x.shape[:-1], self.memory_size)
+        return self.sequence(x, memory, torch.zeros(1, x.shape[-2], 1, dtype=torch.bool, device=x.device))[0]
+
+    def sequence(self, x: Tensor, memory: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+        """`(L * N, I)`, step after step, to `(L * N, U)`, and the memory after each step, `(L, N, M)`.
+
+        `memory (N, M)` is from before the first step, and forgotten where `begins (L, N, 1)`.
+        """
+        hidden = self.hidden(x)
+        if self.recurrent is None:
+            return self.final(hidden), x.new_zeros(*x.shape[:-2], *begins.shape[:2], 0)
+        remembered, memories = self.recurrent(hidden, memory, begins)
+        return self.final(remembered), memories
 
 
 def _plain(inputs: int, config: NetworkConfig, agents: int | None) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for width in config.hidden:
         layers.append(Linear(inputs, width, agents))
-        if config.norm == "layer":
-            layers.append(LayerNorm(width, agents))
+        if config.norm in NORMS:
+            layers.append(NORMS[config.norm](width, agents))
         layers.append(ACTIVATIONS[config.activation]())
         inputs = width
     return layers
@@ -75,6 +101,6 @@ def _residual(inputs: int, config: NetworkConfig, agents: int | None) -> list[nn
     width = config.hidden[0]
     layers: list[nn.Module] = [Linear(inputs, width, agents)]
     layers += [ResidualBlock(width, config, agents) for _ in config.hidden]
-    if config.norm == "layer":
-        layers.append(LayerNorm(width, agents))
+    if config.norm in NORMS:
+        layers.append(NORMS[config.norm](width, agents))
     return layers

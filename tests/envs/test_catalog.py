@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,11 +108,25 @@ def test_listing_environments_loads_neither_torch_nor_any_of_them():
 
 def test_the_list_has_every_task_and_every_form_once_with_a_line_of_text():
     listed = dict(catalog.ids())
-    assert len(listed) == len(catalog.ids()) == 2 + 12 + 3
+    assert len(listed) == len(catalog.ids())
     assert all(text and "\n" not in text for text in listed.values())
-    assert {f"mpe2/{name}" for name in catalog.MPE2} <= set(listed)
-    for name in catalog.MPE2:
-        assert importlib.import_module(f"mpe2.{name}").parallel_env
+    for family, names in {"particle": catalog.PARTICLE, **catalog.PETTINGZOO}.items():
+        assert {name for env_id in listed for home, _, name in [env_id.partition("/")] if home == family} == set(names)
+        for name in names:
+            catalog.require_known(f"{family}/{name}")
+
+
+@pytest.mark.parametrize(
+    ("family", "needs"),
+    [("mpe2", "mpe2"), ("sisl", "Box2D"), ("butterfly", "pymunk"), ("classic", "rlcard"), ("magent2", "magent2")],
+)
+def test_every_task_of_pettingzoo_is_there_and_none_is_left_out(family: str, needs: str):
+    pytest.importorskip(needs)
+    for name in catalog.PETTINGZOO[family]:
+        assert callable(catalog._maker(f"{family}/{name}", {}, None))
+    package = importlib.import_module(catalog.MODULES.get(family, f"pettingzoo.{family}"))
+    there = {module.name for module in pkgutil.iter_modules(package.__path__) if re.search(r"_v\d+$", module.name)}
+    assert there == set(catalog.PETTINGZOO[family])
 
 
 def test_standard_output_stays_clean_and_no_screen_is_asked_for():
@@ -222,10 +238,11 @@ def test_a_batched_environment_is_made_with_the_copies_and_the_device_that_it_ta
         catalog.make_single(f"{factories}:batched_of_three", {})
 
 
-def test_a_turn_based_environment_is_refused_unless_it_is_only_written_so(factories: str):
-    with pytest.raises(UsageError, match=r"is turn-based \(an AECEnv\); a ParallelEnv"):
-        make(f"{factories}:turns")
+def test_an_environment_is_turn_based_unless_it_is_only_written_so(factories: str):
+    assert make(f"{factories}:turns").spec.turn_based
+    assert catalog.make_single(f"{factories}:turns", {}).agent_iter
     env = make(f"{factories}:cycles")
+    assert not env.spec.turn_based
     env.reset(1)
     steps = [env.step({"agent": torch.zeros(2, 3).long()}) for _ in range(7)]
     assert [step.done.all().item() for step in steps] == [False] * 6 + [True]
@@ -235,8 +252,16 @@ def test_a_turn_based_environment_is_refused_unless_it_is_only_written_so(factor
     ("env_id", "message"),
     [
         ("mpe2/simple_spred_v3", "unknown environment 'mpe2/simple_spred_v3'. Did you mean mpe2/simple_spread_v3"),
-        ("particle/simple_tag_v3", "unknown environment 'particle/simple_tag_v3'. Did you mean .*mpe2/simple_tag_v3"),
-        ("sisl/pursuit_v4", "unknown environment 'sisl/pursuit_v4'.*pettingzoo.sisl.pursuit"),
+        (
+            "particle/simple_push_v3",
+            "unknown environment 'particle/simple_push_v3'. Did you mean .*mpe2/simple_push_v3",
+        ),
+        (
+            "sisl/pursuit_v4",
+            "unknown environment 'sisl/pursuit_v4'. Did you mean sisl/pursuit_v5.*pettingzoo.sisl.pursuit",
+        ),
+        ("classic/tictactoe", "unknown environment 'classic/tictactoe'. Did you mean classic/tictactoe_v3"),
+        ("sisl/waterworld_v4", "unknown environment 'sisl/waterworld_v4'"),
         ("simple_spread_v3", "unknown environment 'simple_spread_v3'. Did you mean"),
         ("gymnasium/", "unknown environment 'gymnasium/'"),
         ("gymnasium/CartPol-v1", "Did you mean .*gymnasium/CartPole-v1"),
@@ -311,6 +336,26 @@ def test_a_missing_package_is_answered_with_what_to_install(
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UsageError, match=f"mpe2/simple_v3 needs the package {package}; pip install {package}"):
         make("mpe2/simple_v3")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "missing"),
+    [
+        ("sisl/multiwalker_v9", "Box2D"),
+        ("butterfly/pistonball_v6", "pymunk"),
+        ("classic/leduc_holdem_v4", "rlcard"),
+        ("magent2/battle_v4", "magent2"),
+    ],
+)
+def test_a_missing_extra_is_answered_with_its_name(env_id: str, missing: str, monkeypatch: pytest.MonkeyPatch):
+    family = env_id.partition("/")[0]
+    for name in [name for name in sys.modules if re.match(rf"(pettingzoo\.{family}|{missing})\b", name)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(
+        UsageError, match=rf"{env_id} needs the package {missing}; pip install 'marl_stable\[{family}\]'\."
+    ):
+        make(env_id)
 
 
 def test_a_missing_package_of_a_pettingzoo_family_is_answered_with_its_extra(monkeypatch: pytest.MonkeyPatch):

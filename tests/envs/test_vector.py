@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 from typing import Any
@@ -11,9 +12,14 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from marl_stable import evaluation
+from marl_stable.envs.base import BatchedEnv, lost, take_mishaps
+from marl_stable.envs.crew import Failure, LocalCrew
 from marl_stable.envs.ends import EndsAs
+from marl_stable.envs.pettingzoo import ParallelCopy
 from marl_stable.envs.vector import VectorEnv, episode_seed
-from marl_stable.types import Discrete, EnvironmentFailure, PerGroup, Step, UsageError
+from marl_stable.episodes import EpisodeStatistics
+from marl_stable.types import Box, Discrete, EnvironmentFailure, PerGroup, Step, UsageError
 from tests.envs.fakes import Walk
 
 CPU = torch.device("cpu")
@@ -21,21 +27,22 @@ TWO_NUMBERS = spaces.Box(-1, 1, (2,))
 
 
 def vector(make: Any, num_envs: int = 2) -> VectorEnv:
-    return VectorEnv(make, "walk", num_envs, CPU)
+    return VectorEnv(LocalCrew(lambda: ParallelCopy(make(), "walk"), "walk", num_envs), CPU)
 
 
-def random_actions(env: VectorEnv, generator: torch.Generator) -> PerGroup:
+def random_actions(env: BatchedEnv, generator: torch.Generator) -> PerGroup:
     actions = {}
     for group in env.spec.groups:
         shape = (env.num_envs, len(group.agents))
         if isinstance(group.action, Discrete):
             actions[group.name] = torch.randint(group.action.n, shape, generator=generator)
         else:
+            assert isinstance(group.action, Box)
             actions[group.name] = torch.rand(*shape, len(group.action.low), generator=generator)
     return actions
 
 
-def play(env: VectorEnv, steps: int, seed: int = 0) -> list[Step]:
+def play(env: BatchedEnv, steps: int, seed: int = 0) -> list[Step]:
     generator = torch.Generator().manual_seed(seed)
     return [env.step(random_actions(env, generator)) for _ in range(steps)]
 
@@ -55,7 +62,7 @@ def assert_equal(left: Any, right: Any) -> None:
         assert left == right
 
 
-def saved(env: VectorEnv) -> Any:
+def saved(env: BatchedEnv) -> Any:
     """The state after a round through a checkpoint file that may hold no code."""
     file = io.BytesIO()
     torch.save(env.state_dict(), file)
@@ -262,6 +269,46 @@ def test_an_environment_that_leaks_through_reset_begins_a_new_episode_and_is_nam
     assert [step.done.tolist() for step in play(fresh, 4)] == [[False] * 2, [True, False], [False] * 2, [False, True]]
 
 
+class Collapses(LocalCrew):
+    """The second order to begin is the end of all copies, as when a worker dies of one of them."""
+
+    begun = 0
+
+    def begin(self) -> list[Failure]:
+        self.begun += 1
+        return [Failure("gone", (0, 1), 0, worker=0)] if self.begun == 2 else super().begin()
+
+
+def test_a_worker_that_dies_in_a_reset_takes_the_running_episodes_of_its_other_copies_along():
+    lengths = iter((2, 4))
+    crew = Collapses(lambda: ParallelCopy(Walk(length=next(lengths)), "walk"), "walk", 2)
+    env = VectorEnv(crew, CPU, max_failures=1)
+    env.reset(5)
+    before, step = play(env, 2)
+    assert step.done.tolist() == [True, True]
+    assert lost(step).tolist() == [False, True]
+    assert step.next_obs["agent"][0, :, 0].tolist() == [2, 2]  # its own end, which nothing can take from it
+    assert_equal(step.next_obs["agent"][1], before.obs["agent"][1])
+    assert (step.obs["agent"][..., 0] == 0).all()
+    assert env.state_dict()["episodes"] == [2, 1]
+    assert "failed in reset (worker 0, copy 0" in env.mishaps[0].told
+
+
+def test_copies_that_are_lost_after_their_replay_begin_new_episodes_too():
+    def make(crew: type[LocalCrew]) -> VectorEnv:
+        kinds = iter((lambda: Leaky(length=4), lambda: Walk(length=4)))
+        return VectorEnv(crew(lambda: ParallelCopy(next(kinds)(), "walk"), "walk", 2), CPU, max_failures=1)
+
+    env = make(LocalCrew)
+    env.reset(5)
+    play(env, 6)
+    fresh = make(Collapses)
+    fresh.load_state_dict(saved(env))
+    assert fresh.replay_differs == (0, 1)
+    assert fresh.state_dict()["episodes"] == [3, 2]
+    assert fresh.state_dict()["actions"] == [{}, {}]
+
+
 @pytest.mark.parametrize("trouble", ["raises", "ends early"])
 def test_an_environment_that_cannot_repeat_its_episode_begins_a_new_one(trouble: str):
     class Fickle(Walk):
@@ -329,14 +376,14 @@ def test_a_reset_that_fails_during_training_is_a_failure_and_before_it_bad_usage
                 raise OSError("no more levels")
             return super().reset(seed)
 
-    limit = 2
+    limit = 3  # the first reset of all looks for action masks
     env = vector(lambda: Once(length=1))
     env.reset(5)
     before = saved(env)
     with pytest.raises(EnvironmentFailure, match=r"failed in reset \(copy 0, seed \d+\): OSError: no more levels"):
         play(env, 1)
     assert_equal(before, saved(env))
-    limit = 1
+    limit = 2
     with pytest.raises(UsageError, match=r"failed in reset \(copy 0, seed \d+\): OSError: no more levels") as caught:
         vector(Once).reset(5)
     assert isinstance(caught.value.__cause__, OSError)
@@ -361,6 +408,68 @@ def test_copies_must_be_alike_and_must_not_be_one_object():
     one = Walk()
     with pytest.raises(UsageError, match="must make a new one at every call"):
         vector(lambda: one)
+
+
+class Survivors(LocalCrew):
+    """Fails as a worker does, without one."""
+
+    def step(self) -> list[Failure]:
+        return [failure._replace(worker=0) for failure in super().step()]
+
+
+class Stumbles(Walk):
+    """Raises in the second step of every third episode."""
+
+    episodes = 0
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.episodes += 1
+        return super().reset(seed)
+
+    def step(self, actions: dict[str, Any]) -> tuple[Any, ...]:
+        if self.steps == 1 and self.episodes % 3 == 0:
+            raise ValueError("no")
+        return super().step(actions)
+
+
+def survivors(length: int, num_envs: int = 2) -> VectorEnv:
+    make = functools.partial(ParallelCopy, env_id="walk")
+    return VectorEnv(Survivors(lambda: make(Stumbles(length=length)), "walk", num_envs), CPU, max_failures=1000)
+
+
+def test_an_evaluation_plays_another_episode_for_one_that_was_given_up():
+    env = survivors(length=4)
+    episodes = evaluation.play(env, lambda obs: {"agent": torch.ones(2, 2).long()}, 10, 1)
+    assert episodes.lengths.tolist() == [4] * 10
+    assert (episodes.returns == 4).all()
+    assert len(env.mishaps) > 2
+    cut = evaluation.play(survivors(length=9), lambda obs: {"agent": torch.ones(2, 2).long()}, 2, 1, max_steps=2)
+    assert cut.lengths.tolist() == [2, 2]
+
+
+def test_an_episode_that_was_given_up_counts_for_nothing():
+    env = survivors(length=4)
+    statistics = EpisodeStatistics(env)
+    env.reset(1)
+    for _ in range(30):
+        statistics.add(env.step({"agent": torch.ones(2, 2).long()}))
+    found = statistics.take()
+    assert take_mishaps(env)
+    assert found["charts/return"]["agent"].tolist() == [4.0, 4.0]
+    assert found["charts/episode_length"]["agent"] == 4
+    assert found["rewards/mean"]["agent"] == 1
+
+
+def test_the_end_of_an_episode_that_was_given_up_stays_a_truncation():
+    for reading in ("truncation", "termination"):
+        env = EndsAs(survivors(length=4), reading)
+        env.reset(1)
+        steps = [env.step({"agent": torch.ones(2, 2).long()}) for _ in range(30)]
+        given_up = torch.stack([lost(step) for step in steps])
+        assert given_up.any()
+        assert torch.stack([step.truncated["agent"] for step in steps])[given_up].all()
+        assert not torch.stack([step.terminated["agent"] for step in steps])[given_up].any()
+        assert len(take_mishaps(env)) == given_up.sum()
 
 
 def test_ends_can_be_read_as_the_user_says():

@@ -1,0 +1,185 @@
+"""Copies of a Python environment, stepped one after the other in one process. NumPy only, as workers have no torch.
+
+Shapes: E copies, A agents of one group, O observation features, D action features, K choices of
+one MultiDiscrete action.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marl_stable.envs.pettingzoo import Arrays, Copy
+from marl_stable.types import Discrete, EnvironmentFailure, EnvSpec, Group, MultiDiscrete, UsageError
+
+ALIGNMENT = 64  # bytes; no two arrays of a board share a cache line
+
+
+MakeCopy: TypeAlias = "Callable[[], Copy]"
+
+
+class Board(NamedTuple):
+    """What is written on the one side of a crew and read on the other, for all copies."""
+
+    arrays: Arrays  # (E, A, ...): what each copy wrote last
+    actions: dict[str, NDArray[Any]]  # (E, A) or (E, A, K) int64, (E, A, D) float32: what to do in the next step
+    seeds: NDArray[np.int64]  # (E,): of the episodes to begin
+    called: NDArray[np.bool_]  # (E,): the copies that the next order is for
+    done: NDArray[np.bool_]  # (E,): the episode ended in the copy's last step
+    busy: NDArray[np.bool_]  # (E,): the copy's environment is at work; tells which one a process died of
+
+    @classmethod
+    def zeros(cls, spec: EnvSpec, copies: int) -> Board:
+        """A board in this process's own memory."""
+        actions = {group.name: _no_actions(group, copies) for group in spec.groups}
+        flags = (np.zeros(copies, np.bool_) for _ in range(3))
+        return cls(Arrays.zeros(spec, copies), actions, np.zeros(copies, np.int64), *flags)
+
+    def size(self) -> int:
+        """Bytes that :meth:`laid_out` needs."""
+        kinds = (*self.arrays, self.actions)
+        flat = [*(x for kind in kinds for x in kind.values()), self.seeds, self.called, self.done, self.busy]
+        return sum(_padded(x.nbytes) for x in flat)
+
+    def laid_out(self, memory: Any) -> Board:
+        """A board of the same shapes in `memory`, a writable buffer that another process may see as well."""
+        start = 0
+
+        def moved(array: NDArray[Any]) -> NDArray[Any]:
+            nonlocal start
+            view = np.frombuffer(memory, array.dtype, array.size, start).reshape(array.shape)
+            start += _padded(array.nbytes)
+            return view
+
+        arrays = Arrays(*({name: moved(x) for name, x in kind.items()} for kind in self.arrays))
+        actions = {name: moved(x) for name, x in self.actions.items()}
+        return Board(arrays, actions, moved(self.seeds), moved(self.called), moved(self.done), moved(self.busy))
+
+
+class Failure(NamedTuple):
+    """Why copies cannot go on with their episodes; they must begin others."""
+
+    reason: str
+    lost: tuple[int, ...]
+    copy: int | None  # the one at fault, where that is known
+    worker: int | None = None  # None: this process
+    error: Exception | None = None
+
+
+class Crew(Protocol):
+    """All copies of an environment, wherever they run."""
+
+    spec: EnvSpec
+    board: Board
+
+    def begin(self) -> list[Failure]:
+        """Begin an episode from `board.seeds` in every copy of `board.called`, making anew what had failed."""
+
+    def step(self) -> list[Failure]:
+        """Advance every copy of `board.called` by its `board.actions`, and note the ends in `board.done`."""
+
+    def close(self) -> None:
+        """Release what the copies hold."""
+
+
+class LocalCrew:
+    """Copies `first`, `first + 1`, ... in this process, each made by one call of `make_copy`.
+
+    Raises UsageError where the environment cannot be made or is not supported.
+    """
+
+    def __init__(self, make_copy: MakeCopy, env_id: str, count: int, first: int = 0) -> None:
+        self._make_copy = make_copy
+        self._copies = dict(enumerate(_make_copies(make_copy, env_id, range(first, first + count)), first))
+        self._broken: set[int] = set()
+        self.spec = self._copies[first].spec
+        self.use(Board.zeros(self.spec, first + count))
+
+    def use(self, board: Board) -> None:
+        """Take orders from another `board`, and write to it."""
+        self.board = board
+        for index, copy in self._copies.items():
+            copy.write_into(board.arrays.at(index))
+
+    def begin(self) -> list[Failure]:
+        """Begin an episode in every copy that is called, in a new environment where the last one failed."""
+        return self._each(self._begin)
+
+    def step(self) -> list[Failure]:
+        """Advance every copy that is called; one that fails keeps none of the others from going on."""
+        return self._each(self._step)
+
+    def close(self) -> None:
+        """Close every copy; what fails in closing is of no consequence any more."""
+        for copy in self._copies.values():
+            with contextlib.suppress(Exception):
+                copy.close()
+
+    def _each(self, work: Callable[[int], None]) -> list[Failure]:
+        failures = []
+        busy = self.board.busy
+        for index in np.flatnonzero(self.board.called).tolist():
+            if index not in self._copies:
+                continue
+            busy[index] = True
+            try:
+                work(index)
+            except Exception as error:
+                self._broken.add(index)
+                failures.append(Failure(in_words(error), (index,), index, error=error))
+            busy[index] = False
+        return failures
+
+    def _begin(self, index: int) -> None:
+        if index in self._broken:
+            with contextlib.suppress(Exception):
+                self._copies[index].close()
+            copy = self._make_copy()
+            copy.write_into(self.board.arrays.at(index))
+            self._copies[index] = copy
+            self._broken.remove(index)
+        self._copies[index].reset(int(self.board.seeds[index]))
+
+    def _step(self, index: int) -> None:
+        board = self.board
+        moves = {name: rows[index] for name, rows in board.actions.items()}
+        board.done[index] = self._copies[index].step(moves).done
+
+
+def in_words(error: Exception) -> str:
+    """The error in one line."""
+    text = str(error) if isinstance(error, EnvironmentFailure | UsageError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+def _make_copies(make_copy: MakeCopy, env_id: str, indices: Iterable[int]) -> list[Copy]:
+    copies: list[Copy] = []
+    for index in indices:
+        try:
+            copies.append(make_copy())
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(f"{env_id} cannot be made (copy {index}): {in_words(error)}") from error
+        if copies[-1].spaces != copies[0].spaces:
+            raise UsageError(f"copy {index} of {env_id} has other agents or spaces than copy 0; they must be equal.")
+    if len({id(copy.env) for copy in copies}) < len(copies):
+        raise UsageError(f"{env_id} gives the same object again; its factory must make a new one at every call.")
+    return copies
+
+
+def _no_actions(group: Group, copies: int) -> NDArray[Any]:
+    shape = (copies, len(group.agents))
+    if isinstance(group.action, Discrete):
+        return np.zeros(shape, np.int64)
+    if isinstance(group.action, MultiDiscrete):
+        return np.zeros((*shape, len(group.action.n)), np.int64)
+    return np.zeros((*shape, len(group.action.low)), np.float32)
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,49 @@
+"""The particle world of mpe2 1.1.1, every copy at once on the device: `particle/NAME` is the twin of `mpe2/NAME`.
+
+Physics, rewards and observations equal mpe2's within 1e-6 over whole episodes; initial states are drawn by a generator
+of our own. `world.py` holds what tasks share (episodes, motion), `contacts.py` the collisions, `geometry.py` the
+constant matrices, and each `simple_*.py` one task. A new task is one such file and a line below.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from marl_stable.config import unknown
+from marl_stable.envs.particle.simple_adversary import SimpleAdversary
+from marl_stable.envs.particle.simple_reference import SimpleReference
+from marl_stable.envs.particle.simple_speaker_listener import SimpleSpeakerListener
+from marl_stable.envs.particle.simple_spread import SimpleSpread
+from marl_stable.envs.particle.simple_tag import SimpleTag
+from marl_stable.envs.particle.world import ParticleEnv
+from marl_stable.types import UsageError
+
+__all__ = ["TASKS", "ParticleEnv", "make"]
+
+TASKS: dict[str, type[ParticleEnv]] = {
+    "simple_spread_v3": SimpleSpread,
+    "simple_speaker_listener_v4": SimpleSpeakerListener,
+    "simple_tag_v3": SimpleTag,
+    "simple_adversary_v3": SimpleAdversary,
+    "simple_reference_v3": SimpleReference,
+}
+
+
+def make(name: str, num_envs: int, device: torch.device, **kwargs: Any) -> ParticleEnv:
+    """The task called `name` with mpe2's arguments; UsageError for an unknown task or argument."""
+    if name not in TASKS:
+        raise unknown("environment", f"particle/{name}", [f"particle/{task}" for task in TASKS])
+    build: Any = TASKS[name]  # each task has arguments of its own
+    known = [p for p in inspect.signature(build).parameters if p not in ("num_envs", "device")]
+    for key in kwargs:
+        if key not in known:
+            remedy = f"particle/{name} takes {', '.join(known)} in env.kwargs; mpe2/{name} takes all that mpe2 has."
+            raise unknown("argument", key, known, remedy)
+    try:
+        env: ParticleEnv = build(num_envs, device, **kwargs)
+    except TypeError as error:
+        raise UsageError(f"env.kwargs {kwargs!r} do not fit particle/{name}: {error}.") from error
+    return env
