@@ -6,6 +6,7 @@ Shapes: E copies, A agents of a group, O observation features, D action features
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,27 +16,31 @@ from marl_stable.evaluation import Act, Remembering
 from marl_stable.types import Box, Discrete, EnvSpec, Group, PerGroup
 
 
-class ByAgent:
-    """What `agent` does: greedily, or drawn with `generator`. Made anew for each play: it may remember."""
+@dataclass
+class Told:
+    """An act whose memory is told where episodes end; it remembers, so that each play needs a new one."""
 
-    def __init__(
-        self, agent: Agent, generator: torch.Generator | None = None, look: Callable[[PerGroup], None] | None = None
-    ) -> None:
-        """`look` is shown all raw actions."""
-        self.agent, self.generator, self.look = agent, generator, look
-        self.player = agent.player()
+    act: Act
+    ended: Callable[[Tensor], None]
 
     def __call__(self, obs: PerGroup) -> PerGroup:
         """Observations `(E, A, O)` to actions in the environment's units."""
-        draw = self.generator
-        raw = {name: p.sample(draw) if draw else p.mode() for name, p in self.player(obs).items()}
-        if self.look:
-            self.look(raw)
-        return self.agent.to_env(raw)
+        return self.act(obs)
 
-    def ended(self, done: Tensor) -> None:
-        """Forget the episodes of the copies `done (E,)`."""
-        self.player.ended(done)
+
+def by_agent(
+    agent: Agent, generator: torch.Generator | None = None, look: Callable[[PerGroup], None] | None = None
+) -> Act:
+    """What `agent` does: greedily, or drawn with `generator`; for one play. `look` is shown all raw actions."""
+    player = agent.player()
+
+    def act(obs: PerGroup) -> PerGroup:
+        raw = {name: p.sample(generator) if generator else p.mode() for name, p in player(obs).items()}
+        if look:
+            look(raw)
+        return agent.to_env(raw)
+
+    return Told(act, player.ended)
 
 
 def at_random(spec: EnvSpec, generator: torch.Generator) -> Act:
@@ -63,19 +68,16 @@ def random_action(group: Group, obs: Tensor, generator: torch.Generator) -> Tens
     return (draw + legal).argmax(dim=-1)  # draws are below 1, so that any legal action comes before all others
 
 
-class Mixed:
+def mixed(spec: EnvSpec, one: Act, groups: Collection[str], other: Act) -> Act:
     """`one` acts for `groups`, `other` for the rest."""
 
-    def __init__(self, spec: EnvSpec, one: Act, groups: Collection[str], other: Act) -> None:
-        self.names, self.one, self.groups, self.other = [group.name for group in spec.groups], one, groups, other
+    def act(obs: PerGroup) -> PerGroup:
+        mine, theirs = one(obs), other(obs)
+        return {group.name: (mine if group.name in groups else theirs)[group.name] for group in spec.groups}
 
-    def __call__(self, obs: PerGroup) -> PerGroup:
-        """Observations `(E, A, O)` to actions in the environment's units."""
-        mine, theirs = self.one(obs), self.other(obs)
-        return {name: (mine if name in self.groups else theirs)[name] for name in self.names}
+    def ended(done: Tensor) -> None:
+        for who in (one, other):
+            if isinstance(who, Remembering):
+                who.ended(done)
 
-    def ended(self, done: Tensor) -> None:
-        """Let those who remember forget the episodes of the copies `done (E,)`."""
-        for act in (self.one, self.other):
-            if isinstance(act, Remembering):
-                act.ended(done)
+    return Told(act, ended)

@@ -78,14 +78,21 @@ class Rollout:
 class ChunkedRollout(Rollout):
     """A rollout to be learned from in K chunks of L consecutive steps, with what recurrent networks need beside it.
 
-    L is the longest that is at most `chunk_length` and makes chunks of (nearly) equal length: K L is T or a little more.
+    Chunks are as long as each other, at most `chunk_length`; the last may be a few steps short.
     """
 
     def __init__(
-        self, steps: int, copies: int, group: Group, device: torch.device, chunk_length: int, memory: Tensor, past: Tensor
+        self,
+        shape: tuple[int, int],
+        group: Group,
+        device: torch.device,
+        chunk_length: int,
+        memory: Tensor,
+        past: Tensor,
     ) -> None:
-        """`memory (E, A, M)`: the actor's, `past (E, A, M)` or `(E, M)`: the critic's, where episodes begin."""
-        super().__init__(steps, copies, group, device)
+        """`shape`: (T, E); `memory (E, A, M)`: the actor's, `past (E, A, M)` or `(E, M)`: the critic's, at first."""
+        super().__init__(*shape, group, device)
+        steps, copies = shape
         self.chunks = math.ceil(steps / chunk_length)
         self.length = math.ceil(steps / self.chunks)
         self.begins = torch.zeros(steps + 1, copies, dtype=torch.bool, device=device)  # an episode, at this step
@@ -100,7 +107,7 @@ class ChunkedRollout(Rollout):
         self.memory = after
 
     def write_outcome(self, t: int, name: str, step: Step) -> None:
-        """The same, and forget episodes that are over. Memory lasts while any agent's episode does, as `done` has it."""
+        """The same, and forget the episodes of copies where all agents' are over."""
         super().write_outcome(t, name, step)
         self.begins[t + 1] = step.done
         self.memory = self.memory.masked_fill(step.done.reshape(-1, 1, 1), 0.0)
@@ -111,7 +118,7 @@ class ChunkedRollout(Rollout):
         self.begins[0] = self.begins[-1]
 
     def rows(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
-        """`(L, N)` rows (of T * E) of the chunks `(N,)`, counted time by time and copy by copy, and `(L, N)` which count.
+        """Rows (of T * E) of the chunks `(N,)`, counted start by start and copy by copy, `(L, N)`, and which count.
 
         Where a last chunk is shorter its last step is repeated, and does not count.
         """

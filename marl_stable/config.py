@@ -43,8 +43,8 @@ class NetworkConfig:
     """Half-width of the uniform that starts the last layer; none: like a hidden layer. Large values let early
     updates pin actions at their bounds."""
     recurrent: Memory = "none"
-    """A cell after the hidden layers that remembers within an episode (MAPPO and IPPO). For tasks where what must be done
-    hangs on what was seen before; costs speed."""
+    """A cell after the hidden layers that remembers within an episode (MAPPO and IPPO only). For tasks where what is
+    seen now does not tell what to do; costs speed."""
 
 
 @dataclass(frozen=True)

@@ -54,15 +54,16 @@ class RunningNorm(nn.Module):
         return torch.add(self(x), self.offset / self.divisor)
 
     @torch.no_grad()
-    def update(self, x: Tensor, weight: Tensor | None = None) -> None:
+    def update(self, x: Tensor, weight: Tensor | None = None, settled: bool = False) -> None:
         """Take in rows `(N, ...)`; `weight`, broadcastable to them, is 0 for entries to leave out. Non-finite ones are.
 
-        Mean and variance combine as in Chan et al. 1979.
+        `settled`: statistics stay as they are but where they begin anew. Mean and variance combine as in Chan et al. 1979.
         """
         x = x.to(torch.float64)
         w = torch.isfinite(x) if weight is None else torch.isfinite(x) & (weight > 0)
         centre, scale = robust(x, w)
         self._forget_where_shifted(x, w)
+        w = w & (self.count == 0) if settled else w
         fresh = (self.count == 0) | (self.var.sqrt() <= ABSOLUTE_FLOOR)  # constant so far: nothing to judge by
         middle = torch.where(fresh, centre, self.mean)
         reach = WINSOR * torch.where(fresh, scale, self.var.sqrt())

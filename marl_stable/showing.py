@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from marl_stable import configs
-from marl_stable.acting import ByAgent, Mixed, at_random
+from marl_stable.acting import at_random, by_agent, mixed
+from marl_stable.agents.base import Agent
 from marl_stable.config import EnvConfig, require, unknown
 from marl_stable.envs import catalog, factory
 from marl_stable.envs.pettingzoo import Copy
@@ -52,10 +53,10 @@ def evaluate(
     copies = min(episodes, COPIES if env_config.num_envs == "auto" else max(COPIES, int(env_config.num_envs)))
     env = catalog.make(env_config, torch.device("cpu"), copies)
     _require_same(loaded.spec, env.spec)
-    act: Act = ByAgent(loaded.agent, torch.Generator().manual_seed(seed) if stochastic else None)
+    act = by_agent(loaded.agent, torch.Generator().manual_seed(seed) if stochastic else None)
     if against is not None:
         groups = [group.name for group in loaded.spec.groups if group.team == team]
-        act = Mixed(env.spec, act, groups, _opponent(against, env.spec, seed + OPPONENT_SEED, stochastic))
+        act = mixed(env.spec, act, groups, _opponent(against, env.spec, seed + OPPONENT_SEED, stochastic))
     played = play(env, act, episodes, seed)
     env.close()
     place = {"env": env_config.id, "episodes": episodes, "seed": seed, "checkpoint": loaded.checkpoint}
@@ -93,7 +94,7 @@ def render(
     try:
         copy = factory.copy_of(env, config.id)
         _require_same(loaded.spec, copy.spec)
-        write_animation(_frames(env, copy, by_agent(loaded.agent), episodes, seed), output, fps)
+        write_animation(_frames(env, copy, loaded.agent, episodes, seed), output, fps)
     except UsageError:
         raise
     except Exception as error:
@@ -127,7 +128,7 @@ def _opponent(against: str, spec: EnvSpec, seed: int, stochastic: bool) -> Act:
         return at_random(spec, generator)
     loaded = load_agent(Path(against))
     _require_same(loaded.spec, spec, repr(against))
-    return ByAgent(loaded.agent, generator if stochastic else None)
+    return by_agent(loaded.agent, generator if stochastic else None)
 
 
 def _require_playable(episodes: int, seed: int) -> None:
@@ -135,10 +136,10 @@ def _require_playable(episodes: int, seed: int) -> None:
     require(0 <= seed < 2**31, "seed", seed, "a whole number from 0 to 2147483647")
 
 
-def _frames(env: Any, copy: Copy, act: Act, episodes: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+def _frames(env: Any, copy: Copy, agent: Agent, episodes: int, seed: int) -> Iterator[NDArray[np.uint8]]:
     """Pictures of `env`, which `copy` steps as training does, whatever its kind."""
     for episode in range(episodes):
-        obs = copy.reset(seed + episode)
+        act, obs = by_agent(agent), copy.reset(seed + episode)
         yield _frame(env, copy.spec.id)
         for _ in range(MOST_STEPS):
             action = act({name: torch.from_numpy(rows.copy()).unsqueeze(0) for name, rows in obs.items()})

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from marl_stable.acting import ByAgent
+from marl_stable.acting import by_agent
 from marl_stable.agents.base import Agent, Stats
 from marl_stable.config import RunConfig
 from marl_stable.envs.base import BatchedEnv
@@ -181,7 +181,7 @@ def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool])
         if run.watched and len(seen) < WATCHED_CALLS:
             seen.append(raw)
 
-    act = ByAgent(agent, look=look)
+    act = by_agent(agent, look=look)
     episodes = play_unless(interrupted, run.eval_env, act, config.eval_episodes, config.seed + EVAL_SEED)
     report_failures(run, observer)
     if episodes is None:

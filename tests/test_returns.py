@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl_stable.returns import explained_variance, finished, gae
+from marl_stable.returns import explained_variance, finished, gae, gae_by_turns
 
 T, E, A = 40, 4, 3
 GAMMA, LAMBDA = 0.9, 0.8
@@ -90,6 +90,88 @@ def test_with_lambda_one_the_advantage_is_the_discounted_return_minus_the_value(
     returns = [sum(GAMMA ** (k - t) * k for k in range(t, 5)) for t in range(5)]
     advantage = gae(reward, value, value, last, last, GAMMA, 1.0)
     torch.testing.assert_close(advantage.flatten() + 0.5, torch.tensor(returns))
+
+
+# ---- turn by turn
+
+
+def turns_by_hand(flow: Flow, acted: Tensor, e: int, a: int) -> dict[int, float]:
+    """Agent a's turns with an advantage: rewards summed from turn to turn, then the definition over turns.
+
+    Left out is a turn after which the batch ends before the agent moves again or its episode is over.
+    """
+    moves: list[tuple[int, float, float, bool]] = []  # step, rewards until it counts, what follows, whether it is over
+    for t in range(T):
+        if not acted[t, e, a]:
+            continue
+        gained = 0.0
+        for k in range(t, T):
+            gained += float(flow.reward[k, e, a])
+            if flow.ended[k, e, a]:
+                moves.append((t, gained, 0.0 if flow.terminated[k, e, a] else float(flow.next_value[k, e, a]), True))
+                break
+            if k + 1 < T and acted[k + 1, e, a]:
+                moves.append((t, gained, float(flow.value[k + 1, e, a]), False))
+                break
+    advantages = {}
+    for i, (t, *_) in enumerate(moves):
+        total, weight = 0.0, 1.0
+        for now, gained, follows, over in moves[i:]:
+            total += weight * (gained + GAMMA * follows - float(flow.value[now, e, a]))
+            if over:
+                break
+            weight *= GAMMA * LAMBDA
+        advantages[t] = total
+    return advantages
+
+
+@pytest.mark.parametrize("share_of_turns", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_advantages_by_turns_equal_a_loop_over_each_agents_own_turns(seed: int, share_of_turns: float):
+    """Ends come at any time, in an agent's turn and in others', before its first turn and after its last."""
+    flow = random_flow(seed)
+    acted = torch.rand(T, E, A, generator=torch.Generator().manual_seed(seed + 9)) < share_of_turns
+    advantage, known = gae_by_turns(*flow, acted, GAMMA, LAMBDA)
+    left_open = 0
+    for e in range(E):
+        for a in range(A):
+            expected = turns_by_hand(flow, acted, e, a)
+            assert known[:, e, a].nonzero().flatten().tolist() == list(expected)
+            for t in range(T):
+                assert float(advantage[t, e, a]) == pytest.approx(expected.get(t, 0.0), abs=1e-9)
+            left_open += int(acted[:, e, a].sum()) - len(expected)
+    assert left_open > 0
+    assert known.any()
+
+
+def test_where_everybody_always_acts_turns_are_steps():
+    """Up to the last transition of those whose episode goes on: its next value is not that of a turn in the batch."""
+    flow = random_flow(5)
+    flow.next_value[:-1] = torch.where(flow.ended[:-1], flow.next_value[:-1], flow.value[1:])
+    everyone = torch.ones(T, E, A, dtype=torch.bool)
+    advantage, known = gae_by_turns(*flow, everyone, GAMMA, LAMBDA)
+    assert torch.equal(known, torch.cat([everyone[1:], flow.ended[-1:]]))
+    shorter = Flow(*(x[:-1] for x in flow))
+    torch.testing.assert_close(advantage[:-1, ~flow.ended[-1]], gae(*shorter, GAMMA, LAMBDA)[:, ~flow.ended[-1]])
+    torch.testing.assert_close(advantage[:, flow.ended[-1]], gae(*flow, GAMMA, LAMBDA)[:, flow.ended[-1]])
+    assert flow.ended[-1].any()
+    assert not flow.ended[-1].all()
+
+
+@pytest.mark.parametrize("garbage", [1e6, float("inf"), float("nan")])
+def test_turns_know_nothing_of_the_next_episode_nor_of_values_in_others_turns(garbage: float):
+    flow = random_flow(6)
+    acted = torch.rand(T, E, A, generator=torch.Generator().manual_seed(2)) < 0.4
+    end = 17
+    flow.ended[end] = True
+    before = [x[: end + 1].clone() for x in gae_by_turns(*flow, acted, GAMMA, LAMBDA)]
+    for tensor in (flow.reward, flow.value, flow.next_value):
+        tensor[end + 1 :] = garbage
+    flow.value[~acted] = garbage
+    flow.next_value[flow.terminated | ~flow.ended] = garbage
+    after = gae_by_turns(*flow, acted, GAMMA, LAMBDA)
+    assert torch.equal(after[0][: end + 1], before[0])
+    assert torch.equal(after[1][: end + 1], before[1])
 
 
 def test_finished_steps_are_those_with_an_end_at_or_after_them():

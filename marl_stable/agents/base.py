@@ -51,7 +51,7 @@ class Agent(Protocol):
     rollout_steps: int
 
     def policy(self, obs: PerGroup) -> Mapping[str, Answer]:
-        """Each group's answer, in raw actions, to raw observations `(E, A, O)`; with memory, as an episode's first ones."""
+        """Each group's answer, in raw actions, to raw observations `(E, A, O)`; with memory, to an episode's first."""
 
     def player(self) -> Player:
         """Who answers as the policy does, and remembers what it must from step to step."""

@@ -99,13 +99,16 @@ class DDPGLearner:
         if self.config.normalize_obs:
             self.obs_norm.take_in(obs, alive)
 
-    def take_in_last(self, t: int, steps: int) -> None:
-        """Let the `steps` steps before `t` into the statistics."""
+    def take_in_last(self, t: int, steps: int, learning: bool) -> None:
+        """Let the `steps` steps before `t` into the statistics; those of rewards settle once `learning` begins.
+
+        A moving centre would move all values with it, by 1/(1 - gamma) times as much.
+        """
         at = self.replay.last(t, steps)
         alive = self.replay.alive[at].flatten(0, 1)
         self.take_in(self.replay.obs[at].flatten(0, 1), alive)
         if self.config.normalize_reward:
-            self.reward_norm.update(self.replay.reward[at].flatten(0, 1), alive)
+            self.reward_norm.update(self.replay.reward[at].flatten(0, 1), alive, settled=learning)
 
     def take_in_activations(self, drawn: Drawn, next_action: Tensor, now: Joint, then: Joint, steps: int) -> None:
         """Let what the networks make of a batch into their own statistics, before `steps` steps of the optimisers.

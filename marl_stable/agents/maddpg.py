@@ -118,7 +118,7 @@ class MADDPG:
         before = copied(self.policy_state())
         self.progress = progress
         for learner in self.learners.values():
-            learner.take_in_last(self.t, self.rollout_steps)
+            learner.take_in_last(self.t, self.rollout_steps, learning=self.updates > 0)
         self.learned_at = self.t
         losses: dict[str, list[dict[str, Tensor]]] = {name: [] for name in self.learners}
         if self.t * self.num_envs >= self.config.warm_up:

@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 
     def rows(self, index: Tensor) -> Batch:
         """The rows `index (N,)`, without a past."""
-        return Batch(*(tensor.index_select(0, index) for tensor in self[:-1]))
+        return Batch._make([*(tensor.index_select(0, index) for tensor in self[:-1]), None])
 
 
 def masked_mean(x: Tensor, alive: Tensor, share: bool) -> Tensor:

@@ -17,8 +17,8 @@ from marl_stable.agents.config import ActorCriticConfig, MAPPOConfig
 from marl_stable.agents.ppo import Batch, normalized_advantage, policy_loss, value_loss
 from marl_stable.buffers import Rollout
 from marl_stable.networks.actor_critic import Actor, CentralCritic, LocalCritic
-from marl_stable.networks.heads import Distribution
 from marl_stable.networks.batchnorm import BatchNorms
+from marl_stable.networks.heads import Distribution
 from marl_stable.normalize import ObservationNorm, RunningNorm
 from marl_stable.optim import GuardedAdam, StepStats
 from marl_stable.returns import explained_variance, finished, gae, gae_by_turns
@@ -46,7 +46,7 @@ class PPOLearner:
         self.group, self.config, self.central, self.turn_based = group, config, joint is not None, turn_based
         self.actor = Actor(group, config.actor_network.over(config.network), share, config.squash, init).to(device)
         network = config.critic_network.over(config.network)
-        critic: nn.Module = (
+        critic: CentralCritic | LocalCritic = (
             LocalCritic(agents, group.obs_size, network, share, init)
             if joint is None
             else CentralCritic(agents, joint, network, init)

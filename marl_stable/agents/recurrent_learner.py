@@ -31,7 +31,7 @@ class RecurrentPPOLearner(PPOLearner):
 
     def _storage(self, steps: int, copies: int, device: torch.device) -> ChunkedRollout:
         memory, past = self.actor.no_memory(copies), self.critic.no_memory(copies)
-        return ChunkedRollout(steps, copies, self.group, device, self.config.chunk_length, memory, past)
+        return ChunkedRollout((steps, copies), self.group, device, self.config.chunk_length, memory, past)
 
     def explore(self, t: int, obs: Tensor) -> Distribution:
         """The policy at step `t` of the batch, from raw observations `(E, A, O)` and what came before."""
@@ -49,8 +49,8 @@ class RecurrentPPOLearner(PPOLearner):
     def batch(self, seen: Tensor, critic_input: Tensor) -> tuple[Batch, dict[str, Tensor]]:
         """The same, with what was remembered where chunks begin."""
         rows, stats = super().batch(seen, critic_input)
-        r = self.rollout
-        return rows._replace(past=Past(r.starts.flatten(0, 1), self.critic_starts[:-1].flatten(0, 1), r.begins[:-1])), stats
+        actor, critic = self.rollout.starts.flatten(0, 1), self.critic_starts[:-1].flatten(0, 1)
+        return rows._replace(past=Past(actor, critic, self.rollout.begins[:-1])), stats
 
     def _values(self, critic_input: Tensor) -> Tensor:
         """`(T + 1 + F, E, A)` in the critic's units: final observations follow the episode that they end."""
@@ -87,8 +87,7 @@ class RecurrentPPOLearner(PPOLearner):
     def _value(self, batch: Batch) -> Tensor:
         assert batch.past is not None
         seen = batch.critic_input.unflatten(0, batch.past.begins.shape)
-        value: Tensor = self.critic.sequence(seen, batch.past.critic, batch.past.begins)[0]
-        return value.flatten(0, 1)
+        return self.critic.sequence(seen, batch.past.critic, batch.past.begins)[0].flatten(0, 1)
 
     def finish(self, losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """The same; critics go on from what they remembered at the rollout's end."""
@@ -98,7 +97,7 @@ class RecurrentPPOLearner(PPOLearner):
 
     def _probe(self) -> Distribution:
         """The policy where chunks begin, with what it remembered there."""
-        obs, memory = self.rollout.obs[:-1 : self.rollout.length].flatten(0, 1), self.rollout.starts.flatten(0, 1)
+        obs, memory = self.rollout.obs[:-1][:: self.rollout.length].flatten(0, 1), self.rollout.starts.flatten(0, 1)
         step = behaviour.stride(len(obs))
         return self.recall(obs[::step], memory[::step])[0]
 

@@ -16,7 +16,7 @@ from marl_stable.types import ActionSpec, Box, Discrete, EnvSpec, Group, PerGrou
 
 
 class Probe(ABC):
-    """Copies of a game of `length` steps with one group of agents, whose whole state is what they see."""
+    """Copies of a game of `length` steps with one group of agents, mostly ones whose whole state is what they see."""
 
     action: ActionSpec = Discrete(2)
     agents, obs_size, length = 1, 1, 1
@@ -199,6 +199,37 @@ class Aim(Probe):
         return -(place - (0.5 + 0.4 * self.obs)).square().sum(-1), self._constant(0.0)
 
 
+class Remember(Probe):
+    """A sign is seen at the first of four steps alone, and a point paid for the action on its side at the last.
+
+    Two agents, each with a sign of its own. Fails where nothing is remembered: half a point is then the best.
+    """
+
+    agents, length, best_return, best_forgetful_return = 2, 4, 1.0, 0.5
+
+    @staticmethod
+    def value(gamma: float) -> float:
+        """One point, three steps later."""
+        return gamma**3
+
+    def _begin(self) -> Tensor:
+        self.sign = self._uniform().sign()
+        return self.sign
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        right = (action == (self.sign.squeeze(-1) > 0)).float()
+        return right if self.t == self.length - 1 else torch.zeros_like(right), self._constant(0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The same, and the signs that are no longer seen."""
+        return super().state_dict() | {"sign": self.sign.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
+        """Go on where `state_dict` was taken."""
+        self.sign = state["sign"].to(self.device, copy=True)
+        return super().load_state_dict(state)
+
+
 class Silence(Match):
     """Never any reward. Fails where nothing is divided by nothing."""
 
@@ -213,4 +244,6 @@ class Silence(Match):
         return torch.zeros_like(self.obs.squeeze(-1)), self._constant(0.0)
 
 
-GAMES: dict[str, type[Probe]] = {game.__name__: game for game in (Match, Recall, Endless, Ending, Roles, Aim, Silence)}
+GAMES: dict[str, type[Probe]] = {
+    game.__name__: game for game in (Match, Recall, Endless, Ending, Roles, Aim, Remember, Silence)
+}

@@ -21,7 +21,7 @@ from marl_stable.types import Discrete, Group, MultiDiscrete, PerGroup, legal_fe
 
 EPISODES = 100
 SEARCH_EPISODES = 10  # per candidate; the winner is measured again on other episodes, so that luck does not count
-BUDGET_STEPS = 30_000  # environments with long episodes get fewer of them, and no search beyond it
+BUDGET_STEPS = 16_000  # environments with long episodes get one per copy, and no search beyond it
 MAX_EPISODE = 1_000  # steps of a copy; a longer episode counts as it stands
 CORNERS, RANDOM_CANDIDATES = 32, 16
 SEED = 7_654_321
@@ -40,7 +40,7 @@ class RandomPlay(NamedTuple):
 
 
 def random_play(env: BatchedEnv, seed: int) -> RandomPlay:
-    """Play up to 100 episodes with uniformly random legal actions."""
+    """Play 100 episodes with uniformly random legal actions, or one per copy where those would take too long."""
     generator = torch.Generator(env.device).manual_seed(seed + SEED)
     seen: dict[str, list[Tensor]] = {group.name: [] for group in env.spec.groups}
 
@@ -50,7 +50,10 @@ def random_play(env: BatchedEnv, seed: int) -> RandomPlay:
                 values.append(obs[name].clone())
         return {group.name: random_action(group, obs[group.name], generator) for group in env.spec.groups}
 
-    episodes = play(env, act, EPISODES, seed + SEED, MAX_EPISODE)
+    count = min(EPISODES, env.num_envs)
+    episodes = play(env, act, count, seed + SEED, MAX_EPISODE)
+    if count < EPISODES and episodes.lengths.mean() * EPISODES <= BUDGET_STEPS:
+        episodes = play(env, act, EPISODES, seed + SEED, MAX_EPISODE)
     return RandomPlay(episodes, {name: torch.cat(values) for name, values in seen.items()})
 
 

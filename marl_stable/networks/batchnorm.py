@@ -150,7 +150,7 @@ class _Renormalised(torch.autograd.Function):
         return (x - mean) * scale
 
     @staticmethod
-    @once_differentiable  # type: ignore[no-untyped-call]
+    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         x, scale, weight = ctx.saved_tensors
         counts = weight > 0

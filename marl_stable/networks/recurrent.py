@@ -17,7 +17,7 @@ GATES = {"gru": 3, "lstm": 4}
 
 
 class Recurrent(nn.Module):
-    """A GRU (Cho et al. 2014, as cuDNN and torch have it) or an LSTM (Hochreiter and Schmidhuber 1997, with forget gates).
+    """A GRU (Cho et al. 2014, in torch's form) or an LSTM (Hochreiter and Schmidhuber 1997, with forget gates).
 
     Memory is zero where an episode begins. Weights of both inputs start orthogonal, gate by gate.
     """

@@ -10,7 +10,7 @@ import torch
 from marl_stable.agents.config import default_config, without_measures
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
-from marl_stable.envs.probe import GAMES, Aim, Ending, Endless, Match, Probe, Recall, Roles, Silence
+from marl_stable.envs.probe import GAMES, Aim, Ending, Endless, Match, Probe, Recall, Remember, Roles, Silence
 from marl_stable.evaluation import play
 from tests.agents.loops import CPU, make_agent, train
 
@@ -108,6 +108,9 @@ def test_the_answers_are_what_best_play_gets(game: type[Probe]):
         if game is Aim:
             low, high = torch.tensor(Aim.action.low), torch.tensor(Aim.action.high)
             action = low + (high - low) * (0.5 + 0.4 * seen)
+        elif game is Remember:
+            first = seen if t == 0 else first
+            action = (first.squeeze(-1) > 0).long()
         elif game is Roles:
             action = torch.tensor([0, 1]).expand(500, 2)
         else:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -12,10 +10,20 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marl_stable.config import NetworkConfig
-from marl_stable.networks.actor_critic import INITIAL_LOG_STD, Actor, CentralCritic, LocalCritic, PerAgent
+from marl_stable.networks.actor_critic import (
+    INITIAL_LOG_STD,
+    Actor,
+    CentralCritic,
+    DeterministicActor,
+    JointQ,
+    LocalCritic,
+    LocalQ,
+    PerAgent,
+    encoded_size,
+)
 from marl_stable.networks.body import Network
-from marl_stable.networks.heads import Categorical, Gaussian, SquashedGaussian
-from marl_stable.types import ActionSpec, Box, Discrete, Group
+from marl_stable.networks.heads import Categorical, Deterministic, Gaussian, MultiCategorical, SquashedGaussian
+from marl_stable.types import ActionSpec, Box, Discrete, Group, MultiDiscrete
 from tests.networks.singles import like_agent
 
 B, A, O = 6, 3, 4  # noqa: E741 - the letters of the shape legend
@@ -172,7 +180,97 @@ def test_discrete_actions_pass_as_they_are():
     assert made.canonical(raw) is raw
 
 
+# ---- what critics see
+
+
+def deterministic(action: ActionSpec, share: bool = True, masked: bool = False) -> DeterministicActor:
+    group = Group("g", tuple(f"a{i}" for i in range(A)), O, action, "team", masked)
+    return DeterministicActor(group, SMALL, share, draw())
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_deterministic_actors_answer_is_the_one_that_the_action_space_asks_for(share: bool):
+    assert isinstance(deterministic(Discrete(4), share)(obs()), Categorical)
+    assert isinstance(deterministic(MultiDiscrete((2, 3), (0, 0)), share)(obs()), MultiCategorical)
+    policy = deterministic(Box((0.0,), (1.0,)), share)(obs(), 0.25)
+    assert isinstance(policy, Deterministic)
+    assert (policy.pre.shape, policy.noise) == ((B, A, 1), 0.25)
+
+
+@pytest.mark.parametrize(("low", "high"), BOUNDS)
+def test_deterministic_actions_reach_exactly_from_bound_to_bound(low: tuple[float, ...], high: tuple[float, ...]):
+    made = deterministic(Box(low, high))
+    raw = torch.tensor([-1.0, 0.0, 1.0]).reshape(3, 1, 1).expand(3, A, len(low))
+    found = made.to_env(raw)
+    assert torch.equal(found[0, 0], torch.tensor(low))
+    assert torch.equal(found[2, 0], torch.tensor(high))
+    torch.testing.assert_close(found[1, 0], (torch.tensor(low) + torch.tensor(high)) / 2)
+    assert made.canonical(raw) is raw
+    assert torch.equal(made.encoded(raw), raw)
+
+
+def test_choices_are_encoded_side_by_side_as_ones_among_zeros():
+    single, several = deterministic(Discrete(4, start=7)), deterministic(MultiDiscrete((2, 3), (0, 5)))
+    assert single.encoded(torch.tensor([[3, 0, 1]])).tolist() == [[[0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0]]]
+    raw = torch.tensor([[[1, 2], [0, 0], [1, 1]]])
+    assert several.encoded(raw).tolist() == [[[0, 1, 0, 0, 1], [1, 0, 1, 0, 0], [0, 1, 0, 1, 0]]]
+    assert several.encoded(raw).dtype == torch.float32
+    assert several.to_env(raw) is raw
+    assert several.canonical(raw) is raw
+    assert [encoded_size(x) for x in (Discrete(4), MultiDiscrete((2, 3), (0, 0)), Box((0.0,) * 3, (1.0,) * 3))] == [4, 5, 3]
+
+
+def test_a_squashed_actors_actions_are_encoded_canonically():
+    made, raw = actor(Box((0.0, 5.0), (1.0, 9.0))), 2 * torch.randn(B, A, 2, generator=draw(2))
+    assert torch.equal(made.encoded(raw), raw.tanh())
+
+
+@pytest.mark.parametrize("kind", [Actor, DeterministicActor])
+def test_masked_groups_read_legal_actions_from_their_last_features(kind: type[Actor | DeterministicActor]):
+    group = Group("g", tuple(f"a{i}" for i in range(A)), 2 + 3, Discrete(3), "team", masked=True)
+    made = kind(group, SMALL, True, True, draw()) if kind is Actor else DeterministicActor(group, SMALL, True, draw())
+    x = torch.randn(B, A, 5, generator=draw(1))
+    x[..., 2:] = (x[..., 2:] > 0).float()
+    x[..., 2] = 1 - x[..., 3:].amax(-1)  # at least one is legal
+    policy = made(x)
+    assert isinstance(policy, Categorical)
+    assert torch.equal(policy.log_probs.exp() > 0, x[..., 2:] > 0.5)
+    free = Group("g", group.agents, 5, Discrete(3), "team")
+    unmasked = kind(free, SMALL, True, True, draw()) if kind is Actor else DeterministicActor(free, SMALL, True, draw())
+    assert unmasked(x).log_probs.exp().gt(0).all()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_joint_action_values_come_from_everything_in_networks_of_their_own(count: int):
+    critic = JointQ(count, A, 10, SMALL, draw())
+    x = torch.randn(B, 10, generator=draw(1), requires_grad=True)
+    q = critic(x)
+    assert q.shape == (count, B, A)
+    for k in range(count):
+        torch.testing.assert_close(q[k], critic.networks[k](x))
+        for a in range(A):
+            (gradient,) = torch.autograd.grad(q[k, :, a].sum(), x, retain_graph=True)
+            assert gradient.abs().sum(0).gt(0).all()
+    if count == 2:
+        assert not torch.allclose(q[0], q[1])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("share", [True, False])
+def test_local_action_values_depend_on_what_their_own_agent_sees_and_does(share: bool, count: int):
+    critic = LocalQ(count, A, O + 2, SMALL, share, draw())
+    x = torch.randn(B, A, O + 2, generator=draw(1), requires_grad=True)
+    q = critic(x)
+    assert q.shape == (count, B, A)
+    for k in range(count):
+        for a in range(A):
+            (gradient,) = torch.autograd.grad(q[k, :, a].sum(), x, retain_graph=True)
+            assert gradient[:, a].abs().sum(0).gt(0).all()
+            assert gradient[:, [i for i in range(A) if i != a]].eq(0).all()
+    assert count == 1 or not torch.allclose(q[0], q[1])
+
+
 def test_parameters_and_nothing_else_are_saved():
-    for action in (Discrete(5), Box((0.0,), (1.0,))):
-        made: Any = actor(action)
+    kinds = [make(action) for make in (actor, deterministic) for action in (Discrete(5), Box((0.0,), (1.0,)))]
+    for made in kinds:
         assert made.state_dict().keys() == dict(made.named_parameters()).keys()

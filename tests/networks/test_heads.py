@@ -12,12 +12,15 @@ from marl_stable.networks.heads import (
     LOG_STD_MAX,
     LOG_STD_MIN,
     Categorical,
+    Deterministic,
     Gaussian,
+    MultiCategorical,
     SquashedGaussian,
     approx_kl,
     bounded_log_std,
     free_log_std,
     log_slope,
+    one_hot,
 )
 
 B, A, D = 50, 3, 2
@@ -68,6 +71,184 @@ def test_an_action_that_is_masked_is_never_drawn():
     policy = Categorical(logits)
     assert not (policy.sample(draw()) == 1).any()
     assert not (policy.mode() == 1).any()
+
+
+def test_one_hot_is_torchs():
+    action = torch.randint(5, (B, A), generator=draw())
+    assert torch.equal(one_hot(action, 5), torch.nn.functional.one_hot(action, 5).float())
+
+
+# ---- only some actions legal
+
+
+def some_legal() -> Tensor:
+    """Every agent has one to four legal actions of five, except in the first row, where it has none."""
+    legal = torch.rand(B, A, 5, generator=draw(3)) < 0.4
+    legal[..., 0] |= ~legal.any(-1)
+    legal[..., 4] &= ~legal.all(-1)
+    legal[0] = False
+    return legal
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_illegal_actions_are_never_taken_in_any_way(scale: float):
+    legal, logits = some_legal(), scale * normal(B, A, 5).float()
+    policy, generator = Categorical(logits, legal), draw(1)
+    everything = legal | ~legal.any(-1, keepdim=True)
+    for action in (policy.mode(), *(policy.sample(generator) for _ in range(50))):
+        assert everything.gather(-1, action.unsqueeze(-1)).all()
+    for _ in range(50):
+        assert everything.gather(-1, policy.uniform(generator).unsqueeze(-1)).all()
+        for encoded in (policy.relaxed(generator), policy.smoothed(0.2, 0.5, generator)):
+            torch.testing.assert_close(encoded[everything].sum(), torch.tensor(float(B * A)))
+            assert encoded[~everything].eq(0).all()
+    assert policy.log_probs.exp()[~everything].eq(0).all()
+
+
+def test_legal_actions_share_what_illegal_ones_would_have_got():
+    legal, logits = some_legal()[1:], normal(B, A, 5)[1:]
+    policy = Categorical(logits, legal)
+    for b in range(B - 1):
+        for a in range(A):
+            kept = logits[b, a][legal[b, a]]
+            theirs = distributions.Categorical(logits=kept)
+            torch.testing.assert_close(policy.log_probs[b, a][legal[b, a]], theirs.logits)
+            torch.testing.assert_close(policy.entropy()[b, a], theirs.entropy())
+
+
+def test_where_nothing_is_legal_everything_is():
+    logits, nothing = normal(B, A, 5), torch.zeros(B, A, 5, dtype=torch.bool)
+    policy, free = Categorical(logits, nothing), Categorical(logits)
+    assert torch.equal(policy.log_probs, free.log_probs)
+    assert torch.equal(policy.sample(draw(1)), free.sample(draw(1)))
+    seen = torch.stack([policy.uniform(draw(seed)) for seed in range(50)])
+    assert torch.bincount(seen.flatten(), minlength=5).gt(0).all()
+
+
+def test_masks_leave_everything_finite_and_give_illegal_actions_no_gradient():
+    legal = some_legal()
+    logits = (1000 * normal(B, A, 5).float()).requires_grad_()
+    policy = Categorical(logits, legal)
+    action = policy.sample(draw(1))
+    relaxed = (policy.relaxed(draw(2)) * normal(B, A, 5, seed=4).float()).sum()
+    assert policy.entropy().isfinite().all()
+    for loss in (policy.entropy().sum(), policy.log_prob(action).sum(), relaxed):
+        (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+        assert gradient.isfinite().all()
+        assert gradient[1:][~legal[1:]].eq(0).all()
+
+
+def test_uniform_covers_all_legal_actions_alike_whatever_the_policy_says():
+    logits = torch.tensor([90.0, -90.0, 0.0, 0.0]).expand(20_000, 1, 4)
+    legal = torch.tensor([True, True, False, True]).expand(20_000, 1, 4)
+    for policy, share in ((Categorical(logits), [0.25] * 4), (Categorical(logits, legal), [1 / 3, 1 / 3, 0.0, 1 / 3])):
+        action = policy.uniform(draw())
+        assert (action.shape, action.dtype) == ((20_000, 1), torch.int64)
+        found = torch.bincount(action.flatten(), minlength=4) / 20_000
+        torch.testing.assert_close(found, torch.tensor(share), atol=0.02, rtol=0)
+
+
+# ---- answers through which a critic's gradient flows
+
+
+def test_relaxed_is_one_hot_forward_and_a_softmax_backward():
+    logits, weight = normal(B, A, 4).requires_grad_(), normal(B, A, 4, seed=1)
+    policy = Categorical(logits)
+    encoded = policy.relaxed(draw(7))
+    noisy = torch.log_softmax(logits, -1) + policy._gumbel(draw(7))
+    torch.testing.assert_close(encoded, one_hot(noisy.argmax(-1), 4).double())
+    assert torch.equal(noisy.argmax(-1), policy.sample(draw(7)))
+    (ours,) = torch.autograd.grad((encoded * weight).sum(), logits)
+    (theirs,) = torch.autograd.grad((torch.softmax(noisy, -1) * weight).sum(), logits)
+    torch.testing.assert_close(ours, theirs)
+    assert ours.abs().amin() > 0
+
+
+def test_target_choices_are_the_likeliest_ones_unless_noise_is_asked_for():
+    policy = Categorical(normal(5_000, 1, 3).float())
+    assert torch.equal(policy.smoothed(0.0, 0.5, draw(1)), one_hot(policy.mode(), 3))
+    noisy = policy.smoothed(0.2, 0.5, draw(1))
+    assert torch.equal(noisy, one_hot(policy.sample(draw(1)), 3))
+    torch.testing.assert_close(noisy.mean((0, 1)), policy.log_probs.exp().mean((0, 1)), atol=0.03, rtol=0)
+
+
+def test_several_choices_are_torchs_one_by_one():
+    sizes = (3, 2, 4)
+    logits, generator = normal(B, A, sum(sizes)), draw(2)
+    policy = MultiCategorical(logits, sizes)
+    action = torch.stack([torch.randint(n, (B, A), generator=generator) for n in sizes], dim=-1)
+    theirs = [distributions.Categorical(logits=part) for part in logits.split(list(sizes), -1)]
+    parts = list(zip(theirs, action.unbind(-1), strict=True))
+    torch.testing.assert_close(policy.log_prob(action), sum(d.log_prob(part) for d, part in parts))
+    torch.testing.assert_close(policy.entropy(), sum(d.entropy() for d in theirs))
+    assert torch.equal(policy.mode(), torch.stack([d.logits.argmax(-1) for d in theirs], -1))
+    spread = torch.stack([part.var(-1, correction=0) for part in logits.split(list(sizes), -1)])
+    torch.testing.assert_close(policy.penalty(), spread.mean(0))
+
+
+def test_several_choices_are_drawn_as_often_as_they_say_and_apart_from_each_other():
+    probs = (torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.4, 0.6]))
+    policy = MultiCategorical(torch.cat(probs).log().expand(40_000, 1, 5), (3, 2))
+    for action, shares in ((policy.sample(draw()), probs), (policy.uniform(draw()), (torch.ones(3) / 3, torch.ones(2) / 2))):
+        assert (action.shape, action.dtype) == ((40_000, 1, 2), torch.int64)
+        both = torch.bincount((2 * action[..., 0] + action[..., 1]).flatten(), minlength=6) / 40_000
+        torch.testing.assert_close(both.reshape(3, 2), torch.outer(*shares), atol=0.01, rtol=0)
+
+
+def test_several_choices_are_relaxed_and_smoothed_one_by_one():
+    logits, weight = normal(B, A, 5).requires_grad_(), normal(B, A, 5, seed=1)
+    policy, generator = MultiCategorical(logits, (3, 2)), draw(7)
+    encoded = policy.relaxed(draw(7))
+    apart = [Categorical(part).relaxed(generator) for part in logits.split([3, 2], -1)]
+    torch.testing.assert_close(encoded, torch.cat(apart, -1))
+    (ours,) = torch.autograd.grad((encoded * weight).sum(), logits, retain_graph=True)
+    (theirs,) = torch.autograd.grad((torch.cat(apart, -1) * weight).sum(), logits)
+    torch.testing.assert_close(ours, theirs)
+    mode = policy.mode()
+    likeliest = torch.cat([one_hot(mode[..., 0], 3), one_hot(mode[..., 1], 2)], -1)
+    assert torch.equal(policy.smoothed(0.0, 0.5, draw()), likeliest)
+    drawn = policy.smoothed(0.1, 0.5, draw())
+    assert drawn[..., :3].sum(-1).eq(1).all()
+    assert drawn[..., 3:].sum(-1).eq(1).all()
+    assert not torch.equal(drawn, likeliest)
+
+
+def test_a_deterministic_policy_explores_with_its_noise_and_stays_in_bounds():
+    pre = torch.tensor([0.0, 0.3, -4.0]).expand(50_000, 1, 3)
+    mode = pre.tanh()
+    policy = Deterministic(pre, 0.1)
+    assert torch.equal(policy.mode(), mode)
+    assert torch.equal(policy.relaxed(draw()), mode)
+    drawn = policy.sample(draw())
+    off = (drawn - mode)[:, 0]
+    torch.testing.assert_close(off.mean(0)[:2], torch.zeros(2), atol=0.005, rtol=0)
+    torch.testing.assert_close(off.std(0)[:2], torch.full((2,), 0.1), atol=0.005, rtol=0)
+    assert drawn.abs().max() == 1  # the third is cut at its bound half of the time
+    assert 0.4 < float((drawn[..., 2] == -1).float().mean()) < 0.6
+    assert torch.equal(Deterministic(pre, 0.0).sample(draw()), mode)
+
+
+def test_noise_of_target_policies_is_cut_and_their_actions_stay_in_bounds():
+    pre = torch.tensor([0.0, 5.0]).expand(50_000, 1, 2)
+    policy, mode = Deterministic(pre, 0.9), torch.tensor([0.0, math.tanh(5.0)])
+    assert torch.equal(policy.smoothed(0.0, 0.5, draw()), pre.tanh())
+    smooth = policy.smoothed(0.2, 0.3, draw())[:, 0]
+    noise = torch.empty(50_000, 1, 2).normal_(0, 0.2, generator=draw()).clamp(-0.3, 0.3)[:, 0]
+    torch.testing.assert_close(smooth, (mode + noise).clamp(-1, 1))
+    assert smooth[:, 0].abs().max() == pytest.approx(0.3)
+    assert 0.1 < float((smooth[:, 0].abs() > 0.2999).float().mean()) < 0.17  # beyond 1.5 deviations
+    assert smooth.abs().max() <= 1
+
+
+def test_uniform_actions_fill_the_box_and_penalty_is_the_mean_square_before_the_tanh():
+    policy = Deterministic(torch.full((50_000, 1, 2), 9.0), 0.0)
+    drawn = policy.uniform(draw())
+    counts = torch.histc(drawn, 10, -1, 1) / 1e5
+    torch.testing.assert_close(counts, torch.full((10,), 0.1), atol=0.005, rtol=0)
+    assert policy.penalty().eq(81).all()
+    pre = normal(B, A, D).requires_grad_()
+    (gradient,) = torch.autograd.grad(Deterministic(pre, 0.5).relaxed(draw()).sum(), pre)
+    torch.testing.assert_close(gradient, 1 - pre.detach().tanh().square())
 
 
 def test_penalty_of_logits_is_their_mean_square_around_their_mean():
