@@ -28,7 +28,7 @@ Memory = Literal["none", "gru", "lstm"]
 class NetworkConfig:
     """Shape and start of a network."""
 
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[int, ...] = (128, 128)
     """Width of each hidden layer; with `block residual`, one block per entry, all of the first width."""
     norm: Norm = "layer"
     """Normalisation in hidden layers. Bounds what one layer hands to the next; costs a little speed. batch: by running

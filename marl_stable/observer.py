@@ -85,6 +85,7 @@ class RunObserver:
         try:
             self._replay.save(training.agent.rings())  # first, so that no checkpoint names steps that are not there
             checkpoint.save(path, state, keep_as=self.folder.checkpoints / "previous.pt")
+            self._replay.forget(training.agent.rings())
             self.folder.write_metadata(steps=training.steps, returns=[list(point) for point in training.returns])
         except (OSError, RuntimeError) as error:
             self.progress.warn(f"the checkpoint at {training.steps:,} steps could not be written ({error}).")

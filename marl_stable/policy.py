@@ -88,7 +88,9 @@ class Policy:
                 f"agent {strangers[0]!r} is not of this policy; it acts for {', '.join(self.spec.agents)}."
             )
         device, masks = self._generator.device, action_masks or {}
-        obs = {g.name: torch.from_numpy(_stack(g, observations, masks)).to(device).unsqueeze(0) for g in self.spec.groups}
+        obs = {
+            g.name: torch.from_numpy(_stack(g, observations, masks)).to(device).unsqueeze(0) for g in self.spec.groups
+        }
         raw: PerGroup = {}
         for name, policy in self._player(obs).items():
             masked = self._masked(name, policy, masks)

@@ -23,6 +23,7 @@ class ReplayFiles:
     def __init__(self, folder: Path, rings: Rings) -> None:
         """`rings`: as the checkpoint has them; files of later steps, which no checkpoint knows, are dropped."""
         self.folder, self.written, self.settled = folder, rings.steps, rings.settled
+        self._last = rings.steps  # those of `last.pt`
         for _, last, path in self._files():
             if last > self.written:
                 path.unlink()
@@ -39,8 +40,20 @@ class ReplayFiles:
             for group, parts in rings.groups.items()
         }
         checkpoint.save(self.folder / f"{first:012d}-{rings.steps:012d}.pt", {"rings": rows})
-        self._forget(self.written - slots)
         self.written, self.settled = rings.steps, rings.settled
+
+    def forget(self, rings: Rings) -> None:
+        """Delete files that no checkpoint needs any more.
+
+        To be called once `last.pt` is written: before that, or where it could not be, the two checkpoints on disk are
+        older and need older steps.
+        """
+        if not rings.groups:
+            return
+        previous, self._last = self._last, rings.steps
+        for _, last, path in self._files():
+            if last <= previous - _slots(rings):
+                path.unlink()
 
     def load(self, rings: Rings) -> None:
         """Fill `rings` with the last of their steps. UsageError where a file is missing or damaged."""
@@ -72,12 +85,6 @@ class ReplayFiles:
         """(first step, the one after the last, path) in the order of saving."""
         found = ((re.fullmatch(r"(\d+)-(\d+)", path.stem), path) for path in self.folder.glob("*.pt"))
         return sorted(((int(m[1]), int(m[2]), path) for m, path in found if m), key=lambda file: file[1])
-
-    def _forget(self, before: int) -> None:
-        """Delete files whose every step comes before the first that `previous.pt` needs."""
-        for _, last, path in self._files():
-            if last <= before:
-                path.unlink()
 
 
 def _slots(rings: Rings) -> int:

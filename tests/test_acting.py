@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from marl_stable.acting import at_random, by_agent, mixed, random_action
+from marl_stable.acting import Told, at_random, by_agent, mixed, random_action
 from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
+from marl_stable.evaluation import Remembering
 from marl_stable.types import Box, Discrete, EnvSpec, Group, MultiDiscrete, PerGroup
 
 CPU = torch.device("cpu")
@@ -97,3 +98,16 @@ def test_each_acts_for_its_own_groups_in_the_order_of_the_environment() -> None:
     assert same(found, {"choose": other(OBS)["choose"], "move": one(OBS)["move"]})
     chance = at_random(SPEC, torch.Generator().manual_seed(3))
     assert [tuple(x.shape) for x in mixed(SPEC, one, ["choose"], chance)(OBS).values()] == [(8, 2), (8, 3, 2)]
+
+
+def test_only_those_who_remember_are_told_where_episodes_end() -> None:
+    told: list[torch.Tensor] = []
+    chance = at_random(SPEC, torch.Generator().manual_seed(3))
+    assert not isinstance(chance, Remembering)
+    both = mixed(
+        SPEC, Told(by_agent(agent(0)), told.append), ["move"], mixed(SPEC, chance, [], Told(chance, told.append))
+    )
+    assert isinstance(both, Remembering)
+    done = torch.arange(8) > 3
+    both.ended(done)
+    assert [torch.equal(x, done) for x in told] == [True, True]

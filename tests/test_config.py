@@ -47,6 +47,20 @@ OUT_OF_RANGE = [
     ("--algo.network.hidden 0", "algo.network.hidden is (0,); it must be one positive width or more."),
     ("--algo.actor-network.hidden 8,-1", "algo.actor_network.hidden is (8, -1)"),
     ("--algo.critic-network.hidden 0", "algo.critic_network.hidden is (0,)"),
+    ("--algo maddpg --algo.buffer-size 0", "algo.buffer_size is 0; it must be at least 1."),
+    ("--algo maddpg --algo.batch-size 0", "algo.batch_size is 0; it must be at least 1."),
+    ("--algo maddpg --algo.steps-per-update 0", "algo.steps_per_update is 0; it must be at least 1."),
+    ("--algo maddpg --algo.train-every 0", "algo.train_every is 0; it must be at least 1."),
+    ("--algo matd3 --algo.policy-delay 0", "algo.policy_delay is 0; it must be at least 1."),
+    ("--algo maddpg --algo.warm-up -1", "algo.warm_up is -1; it must be 0 or a number of steps."),
+    ("--algo maddpg --algo.tau 0", "algo.tau is 0.0; it must be above 0 and at most 1."),
+    ("--algo maddpg --algo.tau 1.1", "algo.tau is 1.1; it must be above 0 and at most 1."),
+    ("--algo matd3 --algo.target-noise -1", "algo.target_noise is -1.0; it must be 0 or positive."),
+    ("--algo matd3 --algo.target-noise-clip -1", "algo.target_noise_clip is -1.0; it must be 0 or positive."),
+    ("--algo iddpg --algo.exploration-noise -1", "algo.exploration_noise is -1.0; it must be 0 or positive."),
+    ("--algo iddpg --algo.final-noise -1", "algo.final_noise is -1.0; it must be 0 or positive."),
+    ("--algo iddpg --algo.huber 0", "algo.huber is 0.0; it must be none or positive."),
+    ("--algo maddpg --algo.lr-schedule kl", "algo.lr_schedule is 'kl'; it must be constant, linear or cosine"),
     ("--total-steps 0", "total_steps is 0; it must be a positive number of steps."),
     ("--total-steps -5", "total_steps is -5"),
     ("--eval-every -1", "eval_every is -1"),
@@ -98,6 +112,18 @@ def test_every_field_is_a_flag_that_changes_it_and_nothing_else(key: str) -> Non
     after = values(train_config([flag, text]))
     assert {name for name in BEFORE if BEFORE[name] != after[name]} == {key}
     assert after[key] == convert(text, KINDS[key], flag)
+
+
+OFF_POLICY = {key: kind for key, kind in kinds(RunConfig(algo=ALGORITHMS["maddpg"]())) if key not in KINDS}
+
+
+@pytest.mark.parametrize("key", [key for key in OFF_POLICY if key != "measures"])
+def test_every_field_of_the_off_policy_algorithms_is_a_flag_too(key: str) -> None:
+    before = values(train_config(["--algo", "maddpg"]))
+    text, flag = different(OFF_POLICY[key], before[key]), "--" + key.replace("_", "-")
+    after = values(train_config(["--algo", "maddpg", flag, text]))
+    assert {name for name in before if before[name] != after[name]} == {key}
+    assert after[key] == convert(text, OFF_POLICY[key], flag)
 
 
 @pytest.mark.parametrize(

@@ -216,3 +216,13 @@ def test_the_whole_policy_is_in_its_state() -> None:
             parameter.data.mul_(2)
     second._agent.load_policy_state(first._agent.policy_state())
     assert_equal(first._agent.policy_state(), second._agent.policy_state())
+
+
+def test_a_recurrent_policy_remembers_until_it_is_reset() -> None:
+    network = NetworkConfig((8,), final_init=2.0, recurrent="gru")
+    config = replace(default_config("mappo"), gamma=0.9, batch_size=1, num_minibatches=1, network=network)
+    policy = Policy(Loaded(MAPPO(SPEC, config, 1, CPU, seed=3), SPEC, 0, "last"))
+    first = [policy(OBSERVATIONS)["arm_0"] for _ in range(3)]
+    assert not any(np.array_equal(one, first[2]) for one in first[:2])
+    policy.reset()
+    assert np.array_equal([policy(OBSERVATIONS)["arm_0"] for _ in range(3)], first)

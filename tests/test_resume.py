@@ -103,6 +103,7 @@ VARIANTS = {
     "several groups": ["--env", "particle/simple_speaker_listener_v4"],
     "an actor each": ["--algo.share", "off"],
     "local critics": ["--algo", "ippo", "--algo.share", "off"],
+    "with memory": [*("--algo.network.recurrent", "lstm"), *("--algo.chunk-length", "4")],  # episodes end within chunks
     "plain": ["--measures", "none", "--stability", "off"],
     "everything": [
         *("--algo.normalize-reward", "on", "--algo.lr-schedule", "kl", "--algo.target-kl", "1e-6"),

@@ -140,7 +140,7 @@ def test_advantages_by_turns_equal_a_loop_over_each_agents_own_turns(seed: int, 
             for t in range(T):
                 assert float(advantage[t, e, a]) == pytest.approx(expected.get(t, 0.0), abs=1e-9)
             left_open += int(acted[:, e, a].sum()) - len(expected)
-    assert left_open > 0
+    assert left_open > 0 or share_of_turns < 0.1
     assert known.any()
 
 

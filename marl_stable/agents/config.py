@@ -18,7 +18,7 @@ class ActorCriticConfig(AlgoConfig):
 
     gamma: float | Literal["auto"] = "auto"
     """Discount per step. auto: 1 - 1.25/horizon, at most 0.995, from the length of random episodes."""
-    lr: float = 5e-3
+    lr: float = 4e-3
     """Step size of Adam, actor and critic. Too large: saturated actions, diverging critic; too small: no learning."""
     actor_lr: float | None = None
     """Step size of the actor; unset: `lr`."""
@@ -138,12 +138,12 @@ class MADDPGConfig(ActorCriticConfig):
     """MADDPG: deterministic policies, each judged by a critic that sees what all see and do (Lowe et al. 2017)."""
 
     name: str = "maddpg"
-    lr: float = 1e-3
+    lr: float = 3e-3
     normalize_reward: bool = True
     normalize_value: bool = False
     """Not used: rewards are normalised instead, which keeps target networks in the same units."""
     action_penalty: float = 1e-2
-    network: NetworkConfig = NetworkConfig(activation="relu")
+    network: NetworkConfig = NetworkConfig(hidden=(64, 64), norm="none", activation="relu")
     buffer_size: int = 500_000
     """Environment steps that the replay holds."""
     batch_size: int = 1_024

@@ -21,12 +21,13 @@ class Probe(ABC):
     action: ActionSpec = Discrete(2)
     agents, obs_size, length = 1, 1, 1
     cut_off = False  # the end is a time limit, beyond which the game would go on
+    masked = turn_based = False
     best_return: float
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
         names = tuple(f"agent_{i}" for i in range(self.agents))
-        group = Group("agent", names, self.obs_size, self.action, "team")
-        self.spec = EnvSpec(f"{__name__}:{type(self).__name__}", names, (group,))
+        group = Group("agent", names, self.obs_size, self.action, "team", self.masked)
+        self.spec = EnvSpec(f"{__name__}:{type(self).__name__}", names, (group,), self.turn_based)
         self.num_envs, self.device = num_envs, device
         self.replay_differs: tuple[int, ...] = ()
         self.generator = torch.Generator(device)
@@ -55,7 +56,7 @@ class Probe(ABC):
     def step(self, action: PerGroup) -> Step:
         """Advance every copy; all their episodes end together."""
         reward, next_obs = self._play(action["agent"])
-        over = self.t + 1 == self.length
+        over, alive = self.t + 1 == self.length, self._moving()
         self.t, self.obs = (0, self._begin()) if over else (self.t + 1, next_obs)
         led_to = {"agent": next_obs}
         return Step(
@@ -64,9 +65,14 @@ class Probe(ABC):
             reward={"agent": reward},
             terminated={"agent": torch.full_like(reward, over and not self.cut_off, dtype=torch.bool)},
             truncated={"agent": torch.full_like(reward, over and self.cut_off, dtype=torch.bool)},
-            alive={"agent": torch.ones_like(reward, dtype=torch.bool)},
+            alive={"agent": alive.expand(self.num_envs, -1)},
             done=torch.full((self.num_envs,), over, device=self.device),
         )
+
+    def _moving(self) -> Tensor:
+        """`(A,)` whether each agent acts in this step: all at once, or in turns."""
+        order = torch.arange(self.agents, device=self.device)
+        return order == self.t % self.agents if self.turn_based else order >= 0
 
     def state_dict(self) -> dict[str, Any]:
         """Observations, step of the episode and generator."""
@@ -230,6 +236,56 @@ class Remember(Probe):
         return super().load_state_dict(state)
 
 
+class Allowed(Probe):
+    """One step: a point for the last of the actions that are allowed. Fails where masks are not obeyed, or not seen."""
+
+    action, obs_size, masked, best_return = Discrete(4), 5, True, 1.0
+
+    @staticmethod
+    def value(gamma: float) -> float:
+        """One point, at once."""
+        return 1.0
+
+    def _begin(self) -> Tensor:
+        legal = self._uniform()[..., 1:] > 0
+        legal[..., 0] |= ~legal.any(-1)
+        return torch.cat([self._constant(0.0)[..., :1], legal.float()], dim=-1)
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        legal = self.obs[..., 1:]
+        last = (legal * torch.arange(1, 5, device=self.device)).argmax(-1)
+        allowed = legal.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        return (action == last).float() + allowed - 1, self._constant(0.0)
+
+
+class Relay(Probe):
+    """Two agents move by turns, twice each: a point for the side of the sign seen, paid in the other's turn.
+
+    They see the sign, what is owed to them, and the clock. Fails where a turn does not get what is paid after it.
+    """
+
+    agents, obs_size, length, turn_based, best_return = 2, 3, 4, True, 2.0
+
+    @staticmethod
+    def value(gamma: float) -> float:
+        """Two points, a turn of one's own apart."""
+        return 1 + gamma
+
+    def _begin(self) -> Tensor:
+        return self._seen(self._constant(0.0)[..., 1], 0)
+
+    def _seen(self, owed: Tensor, t: int) -> Tensor:
+        sign = self._uniform()[:, :1, 0].sign().expand_as(owed)
+        return torch.stack([sign, owed, torch.full_like(owed, t / self.length)], dim=-1)
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        right = ((action == (self.obs[..., 0] > 0)) & self._moving()).float()
+        paid = self.obs[..., 1]
+        if self.t + 1 == self.length:
+            return paid + right, self._constant(0.0)
+        return paid, self._seen(right, self.t + 1)
+
+
 class Silence(Match):
     """Never any reward. Fails where nothing is divided by nothing."""
 
@@ -245,5 +301,5 @@ class Silence(Match):
 
 
 GAMES: dict[str, type[Probe]] = {
-    game.__name__: game for game in (Match, Recall, Endless, Ending, Roles, Aim, Remember, Silence)
+    game.__name__: game for game in (Match, Recall, Endless, Ending, Roles, Aim, Remember, Allowed, Relay, Silence)
 }

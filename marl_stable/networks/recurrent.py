@@ -6,6 +6,7 @@ output and its cell side by side). With agents apart every tensor but `begins` h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -44,27 +45,27 @@ class Recurrent(nn.Module):
         `memory (N, M)` is what was left before the first step; it is forgotten at each step where `begins (L, N, 1)`.
         """
         gates = self.seen(x).unflatten(-2, begins.shape[:2])  # for all steps at once
-        step = self._gru if self.kind == "gru" else self._lstm
+        step: Callable[..., tuple[Tensor, ...]] = self._gru if self.kind == "gru" else self._lstm
+        parts = memory.split(self.width, dim=-1)
         after = []
         for now, begin in zip(gates.unbind(-3), begins.unbind(0), strict=True):
-            memory = step(now, memory.masked_fill(begin, 0.0))  # a product with 0 would let a NaN through
-            after.append(memory)
-        memories = torch.stack(after, dim=-3)
-        return self.norm(memories[..., : self.width].flatten(-3, -2)), memories
+            parts = step(now, *(part.masked_fill(begin, 0.0) for part in parts))  # times 0 would let a NaN through
+            after.append(parts)
+        stacked = [torch.stack(part, dim=-3) for part in zip(*after, strict=True)]
+        return self.norm(stacked[0].flatten(-3, -2)), torch.cat(stacked, dim=-1)
 
-    def _gru(self, seen: Tensor, h: Tensor) -> Tensor:
+    def _gru(self, seen: Tensor, h: Tensor) -> tuple[Tensor, ...]:
         """h' = z h + (1 - z) tanh(W x + r U h), with the gates r and z."""
-        remembered, both = self.remembered(h), 2 * self.width
-        reset, keep = torch.sigmoid(seen[..., :both] + remembered[..., :both]).chunk(2, dim=-1)
-        candidate = torch.tanh(torch.addcmul(seen[..., both:], reset, remembered[..., both:]))
-        return torch.lerp(candidate, h, keep)
+        widths = (2 * self.width, self.width)
+        (seen_gates, seen_new), (gates, new) = seen.split(widths, -1), self.remembered(h).split(widths, -1)
+        reset, keep = torch.sigmoid(seen_gates + gates).chunk(2, dim=-1)
+        return (torch.lerp(torch.tanh(torch.addcmul(seen_new, reset, new)), h, keep),)
 
-    def _lstm(self, seen: Tensor, memory: Tensor) -> Tensor:
-        """c' = f c + i tanh(g), h' = o tanh(c'), with the gates i, f and o; both are remembered."""
-        h, c = memory.chunk(2, dim=-1)
+    def _lstm(self, seen: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        """c' = f c + i tanh(g) and h' = o tanh(c'), with the gates i, f and o."""
         enter, forget, new, out = (seen + self.remembered(h)).chunk(4, dim=-1)
         c = torch.addcmul(torch.sigmoid(forget) * c, torch.sigmoid(enter), torch.tanh(new))
-        return torch.cat([torch.sigmoid(out) * torch.tanh(c), c], dim=-1)
+        return torch.sigmoid(out) * torch.tanh(c), c
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from marl_stable.agents import algorithm
 from marl_stable.agents.config import default_config
 from marl_stable.agents.base import Stats
+from marl_stable.agents.maddpg import MADDPG
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.base import BatchedEnv
@@ -30,6 +31,25 @@ BASE: dict[str, Any] = {  # everything that a test's outcome hangs on, so that n
     "network": NetworkConfig(hidden=(32,)),
 }
 
+OFF_POLICY: dict[str, Any] = {  # the same for algorithms with a replay
+    "gamma": 0.9,
+    "lr": 2e-3,
+    "lr_schedule": "constant",
+    "batch_size": 128,
+    "buffer_size": 20_000,
+    "steps_per_update": 32,
+    "train_every": 320,
+    "warm_up": 640,
+    "tau": 0.02,
+    "exploration_noise": 0.3,
+    "final_noise": 0.05,
+    "huber": 1.0,
+    "normalize_reward": True,
+    "action_penalty": 1e-2,
+    "max_grad_norm": "adaptive",
+    "network": NetworkConfig(hidden=(32,), activation="relu"),
+}
+
 
 def make_agent(env: BatchedEnv, algo: str = "mappo", seed: int = 1, refuse: bool = True, **settings: Any) -> MAPPO:
     """An agent for `env` with `BASE` and `settings` over the defaults of its algorithm."""
@@ -37,7 +57,13 @@ def make_agent(env: BatchedEnv, algo: str = "mappo", seed: int = 1, refuse: bool
     return algorithm(algo)(env.spec, config, env.num_envs, env.device, seed, refuse)
 
 
-def collect(agent: MAPPO, env: BatchedEnv, obs: PerGroup) -> tuple[PerGroup, list[Step]]:
+def make_ddpg(env: BatchedEnv, algo: str = "maddpg", seed: int = 1, refuse: bool = True, **settings: Any) -> MADDPG:
+    """The same over `OFF_POLICY`, for MADDPG, MATD3 and IDDPG."""
+    config = replace(default_config(algo), **(OFF_POLICY | settings))
+    return algorithm(algo)(env.spec, config, env.num_envs, env.device, seed, refuse)  # type: ignore[return-value]
+
+
+def collect(agent: MAPPO | MADDPG, env: BatchedEnv, obs: PerGroup) -> tuple[PerGroup, list[Step]]:
     """Act until the batch is full; what to act on next, and all steps."""
     steps = []
     while not agent.ready():
@@ -47,14 +73,14 @@ def collect(agent: MAPPO, env: BatchedEnv, obs: PerGroup) -> tuple[PerGroup, lis
     return obs, steps
 
 
-def update(agent: MAPPO, progress: float = 0.0) -> Stats:
+def update(agent: MAPPO | MADDPG, progress: float = 0.0) -> Stats:
     """One update that nobody interrupts."""
     stats = agent.update(progress, lambda: False)
     assert stats is not None
     return stats
 
 
-def train(agent: MAPPO, env: BatchedEnv, obs: PerGroup, iterations: int) -> PerGroup:
+def train(agent: MAPPO | MADDPG, env: BatchedEnv, obs: PerGroup, iterations: int) -> PerGroup:
     """Collect and learn; what to act on next."""
     for _ in range(iterations):
         obs, _ = collect(agent, env, obs)

@@ -10,7 +10,20 @@ import torch
 from marl_stable.agents.config import default_config, without_measures
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
-from marl_stable.envs.probe import GAMES, Aim, Ending, Endless, Match, Probe, Recall, Remember, Roles, Silence
+from marl_stable.envs.probe import (
+    GAMES,
+    Aim,
+    Allowed,
+    Ending,
+    Endless,
+    Match,
+    Probe,
+    Recall,
+    Relay,
+    Remember,
+    Roles,
+    Silence,
+)
 from marl_stable.evaluation import play
 from tests.agents.loops import CPU, make_agent, train
 
@@ -80,6 +93,25 @@ def test_continuous_actions_reach_their_aim_in_any_range(algo: str, share: bool)
     assert greedy_return(agent, env) > -0.005  # an action that ignores what it sees loses 0.1
 
 
+@pytest.mark.parametrize("algo", ["mappo", "ippo"])
+def test_masks_are_obeyed_and_seen(algo: str):
+    agent, env = trained(Allowed, algo, 12, lr=5e-3)
+    assert greedy_return(agent, env) == env.best_return  # an action that is not allowed costs a point
+    policy = agent.policy(env.reset(3))["agent"]
+    assert (env.obs[..., 1:].gather(-1, policy.sample(agent.generator).unsqueeze(-1)) == 1).all()
+
+
+@pytest.mark.parametrize("algo", ["mappo", "ippo"])
+def test_a_turn_gets_what_is_paid_after_it(algo: str):
+    agent, env = trained(Relay, algo, 20, lr=5e-3)
+    assert greedy_return(agent, env) == env.best_return
+    learner = agent.learners["agent"]
+    with torch.no_grad():
+        seen = learner.normalized(env.reset(99)["agent"])
+        value = learner.value_norm.inverse(learner.critic(seen.flatten(1) if agent.centralised else seen))
+    assert float(value[:, 0].mean()) == pytest.approx(env.value(GAMMA), rel=0.05)  # whose turn is the first
+
+
 def test_without_any_reward_nothing_breaks():
     agent, env = trained(Silence, "mappo", 10, normalize_reward=True)
     assert first_value(agent, env) == pytest.approx(0, abs=1e-3)
@@ -102,6 +134,7 @@ def test_the_answers_are_what_best_play_gets(game: type[Probe]):
     """Best play is looked up here, so that a game and its answer cannot be wrong together."""
     env = game(500, CPU)
     obs = env.reset(3)
+    first = obs["agent"]
     total, discounted, weight = torch.zeros(500), torch.zeros(500), 1.0
     for t in range(env.length):
         seen = obs["agent"]
@@ -109,10 +142,13 @@ def test_the_answers_are_what_best_play_gets(game: type[Probe]):
             low, high = torch.tensor(Aim.action.low), torch.tensor(Aim.action.high)
             action = low + (high - low) * (0.5 + 0.4 * seen)
         elif game is Remember:
-            first = seen if t == 0 else first
             action = (first.squeeze(-1) > 0).long()
         elif game is Roles:
             action = torch.tensor([0, 1]).expand(500, 2)
+        elif game is Allowed:
+            action = torch.tensor([[max(i for i in range(4) if legal[i])] for legal in seen[:, 0, 1:].tolist()])
+        elif game is Relay:
+            action = (seen[..., 0] > 0).long()
         else:
             action = (seen.squeeze(-1) > 0).long()
         step = env.step({"agent": action})
@@ -120,7 +156,7 @@ def test_the_answers_are_what_best_play_gets(game: type[Probe]):
         assert (step.next_obs is step.obs) is not step.done.all().item()
         total += step.reward["agent"].mean(1)
         discounted += weight * step.reward["agent"].mean(1)
-        weight *= GAMMA
+        weight *= 1 if game is Relay and t < 2 else GAMMA  # turns of one's own count: the first is paid at 1 or 2
         obs = step.obs
     beyond = weight * env.value(GAMMA) if env.cut_off else 0.0
     torch.testing.assert_close(total, torch.full((500,), env.best_return))

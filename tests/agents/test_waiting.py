@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from marl_stable.config import NetworkConfig
 from marl_stable.envs.particle import make
 from tests.agents.loops import CPU, collect, make_agent, update
 
@@ -108,6 +109,24 @@ def test_a_whole_iteration_never_waits(algo: str, share: bool, continuous: bool)
     assert waits_in(lambda: collect(agent, env, obs)) == {}
     assert waits_in(lambda: update(agent, 0.5)) == {}
     assert waits_in(agent.action_signals) == {}
+
+
+@pytest.mark.parametrize("algo", ["mappo", "ippo"])
+@pytest.mark.parametrize(("share", "kind"), [(True, "gru"), (False, "lstm")])
+def test_nor_does_one_with_memory(algo: str, share: bool, kind: Literal["gru", "lstm"]):
+    """Chunks of unequal length, and episodes that end within them."""
+    env = make("simple_spread_v3", 8, CPU, max_cycles=5)
+    network = NetworkConfig(hidden=(16,), recurrent=kind)
+    agent = make_agent(env, algo, share=share, batch_size=80, network=network, chunk_length=4)
+    obs = env.reset(1)
+    obs, _ = collect(agent, env, obs)
+    update(agent)
+    assert waits_in(lambda: collect(agent, env, obs)) == {}
+    assert waits_in(lambda: update(agent, 0.5)) == {}
+    assert waits_in(agent.action_signals) == {}
+    player = agent.player()
+    assert waits_in(lambda: player(obs)) == {}
+    assert waits_in(lambda: player.ended(torch.arange(8) > 3)) == {}
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

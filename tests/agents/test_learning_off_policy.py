@@ -1,0 +1,169 @@
+"""MADDPG, MATD3 and IDDPG reach the known answers of the probe games, in a second or two each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from marl_stable.agents.config import default_config, without_measures
+from marl_stable.agents.ddpg_learner import DDPGLearner
+from marl_stable.agents.maddpg import MADDPG
+from marl_stable.config import NetworkConfig
+from marl_stable.envs.probe import Aim, Allowed, Ending, Endless, Match, Probe, Recall, Relay, Roles, Silence
+from marl_stable.evaluation import play
+from marl_stable.types import Discrete, EnvSpec, Group, PerGroup, Step
+from tests.agents.loops import CPU, make_ddpg, train
+
+GAMMA = 0.9
+ALGOS = ("maddpg", "matd3", "iddpg")
+EVERYWHERE = [(algo, share) for algo in ALGOS for share in (True, False)]
+
+
+def trained(game: type[Probe], algo: str, iterations: int, **settings: Any) -> tuple[MADDPG, Probe]:
+    """An agent after `iterations` of 320 steps in 64 copies and 10 updates, the first of them at random."""
+    env = game(64, CPU)
+    agent = make_ddpg(env, algo, **({"lr": 5e-3, "gamma": GAMMA} | settings))
+    obs = env.reset(1)
+    agent.initialize_statistics(obs)
+    train(agent, env, obs, iterations)
+    return agent, env
+
+
+def greedy_return(agent: MADDPG, env: Any) -> float:
+    """Mean return of the greedy actions over new episodes."""
+    modes = lambda obs: agent.to_env({name: policy.mode() for name, policy in agent.policy(obs).items()})  # noqa: E731
+    return float(play(env, modes, 64, seed=99).mean_returns().mean())
+
+
+@torch.no_grad()
+def first_value(agent: MADDPG, env: Probe) -> Tensor:
+    """`(A,)` what the critic says of first observations and greedy actions, in its own units."""
+    learner = agent.learners["agent"]
+    obs = env.reset(99)
+    seen = learner.normalized(obs["agent"])
+    action = learner.actor.encoded(agent.policy(obs)["agent"].mode())
+    joint = torch.cat([seen.flatten(1), action.flatten(1)], dim=1)
+    q: Tensor = learner.critic(joint if agent.centralised else torch.cat([seen, action], dim=-1))
+    return q.amin(0).mean(0)
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+@pytest.mark.parametrize(("game", "iterations"), [(Match, 12), (Recall, 20)])
+def test_actions_follow_observations_and_credit_goes_back(game: type[Probe], iterations: int, algo: str):
+    agent, env = trained(game, algo, iterations)
+    assert greedy_return(agent, env) == env.best_return
+
+
+@pytest.mark.parametrize(("algo", "share"), EVERYWHERE)
+def test_two_agents_who_see_nothing_take_different_roles(algo: str, share: bool):
+    agent, env = trained(Roles, algo, 25, share=share)
+    assert greedy_return(agent, env) >= 0.5  # each takes a role; the better one is out of reach of one alone
+
+
+@pytest.mark.parametrize(("algo", "share"), EVERYWHERE)
+def test_continuous_actions_reach_their_aim_in_any_range(algo: str, share: bool):
+    agent, env = trained(Aim, algo, 30, share=share, action_penalty=1e-3)
+    assert greedy_return(agent, env) > -0.01  # an action that ignores what it sees loses 0.1
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_masks_are_obeyed_and_seen(algo: str):
+    agent, env = trained(Allowed, algo, 25)
+    assert agent.learners["agent"].replay.reward[: agent.t].min() >= 0  # nothing forbidden was ever done
+    assert greedy_return(agent, env) == env.best_return
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_a_turn_gets_what_is_paid_after_it(algo: str):
+    agent, env = trained(Relay, algo, 40, normalize_reward=False)
+    assert greedy_return(agent, env) == env.best_return
+    assert float(first_value(agent, env)[0]) == pytest.approx(env.value(GAMMA), rel=0.15)  # whose turn is the first
+
+
+@pytest.mark.parametrize("algo", ["maddpg", "iddpg"])
+@pytest.mark.parametrize("game", [Endless, Ending])
+def test_a_time_limit_is_worth_for_ever_and_an_end_nothing(game: type[Probe], algo: str):
+    settings = {"normalize_reward": False, "tau": 0.2, "lr": 1e-2, "steps_per_update": 8}
+    agent, env = trained(game, algo, 16, **settings)
+    assert env.value(GAMMA) == pytest.approx(10.0 if game is Endless else 4.0951)
+    assert float(first_value(agent, env).mean()) == pytest.approx(env.value(GAMMA), rel=0.1)
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_without_any_reward_nothing_breaks(algo: str):
+    agent, env = trained(Silence, algo, 8)
+    assert first_value(agent, env).abs().max() < 0.05
+    for part in agent.learners["agent"].state_dict().values():
+        assert all(x.isfinite().all() for key, x in part.items() if isinstance(x, Tensor))
+
+
+@pytest.mark.parametrize("game", [Match, Aim], ids=lambda game: game.__name__)
+def test_the_plain_algorithm_learns_too(game: type[Probe]):
+    plain = without_measures(default_config("maddpg"))
+    measures = {"normalize_obs", "normalize_reward", "max_grad_norm", "action_penalty", "huber"}
+    settings = {name: getattr(plain, name) for name in measures}
+    network = NetworkConfig(hidden=(32,), norm="none", final_init=None, activation="relu")
+    agent, env = trained(game, "maddpg", 30, network=network, **settings)
+    assert greedy_return(agent, env) > env.best_return - 0.01
+
+
+# ---- normalised rewards must not change what is best
+
+
+class Leave:
+    """One agent, who in each step may stay, which pays `stay`, or leave, which pays `leave` and truly ends the episode.
+
+    After six steps a time limit cuts the episode off.
+    """
+
+    def __init__(self, stay: float, leave: float, copies: int = 32) -> None:
+        group = Group("agent", ("agent_0",), 1, Discrete(2), "team")
+        self.spec, self.num_envs, self.device = EnvSpec("leave", ("agent_0",), (group,)), copies, CPU
+        self.replay_differs: tuple[int, ...] = ()
+        self.stay, self.leave = stay, leave
+
+    def reset(self, seed: int) -> PerGroup:
+        self.t = torch.arange(self.num_envs) % 6
+        return {"agent": torch.zeros(self.num_envs, 1, 1)}
+
+    def step(self, action: PerGroup) -> Step:
+        leaves = action["agent"] == 1
+        self.t += 1
+        cut = ~leaves & (self.t == 6).unsqueeze(1)
+        over = (leaves | cut)[:, 0]
+        self.t[over] = 0
+        obs = {"agent": torch.zeros(self.num_envs, 1, 1)}
+        reward = torch.where(leaves, self.leave, self.stay)
+        alive = torch.ones_like(leaves)
+        return Step(obs, obs, {"agent": reward}, {"agent": leaves}, {"agent": cut}, {"agent": alive}, over)
+
+    def state_dict(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+def leaves(stay: float, leave: float, normalize: bool) -> bool:
+    """Whether the greedy policy leaves."""
+    env = Leave(stay, leave)
+    agent = make_ddpg(env, normalize_reward=normalize, lr=5e-3, tau=0.1)
+    obs = train(agent, env, env.reset(1), 20)
+    return bool(agent.policy(obs)["agent"].mode()[0, 0] == 1)
+
+
+@pytest.mark.parametrize(("stay", "leave", "best"), [(-1.0, -2.0, True), (1.0, 3.0, False)])
+def test_normalised_rewards_leave_the_best_policy_as_it_is_where_episodes_end(
+    stay: float, leave: float, best: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """For ever costs 10 and leaving 2, so one leaves; for ever brings 10 and leaving 3, so one stays."""
+    assert leaves(stay, leave, normalize=False) is best
+    assert leaves(stay, leave, normalize=True) is best
+    monkeypatch.setattr(DDPGLearner, "terminal_value", lambda self: torch.zeros(1))
+    assert leaves(stay, leave, normalize=True) is not best  # or the game would prove nothing
