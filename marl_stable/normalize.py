@@ -118,9 +118,9 @@ class ObservationNorm(RunningNorm):
         """Let raw observations `(N, A, O)` of living agents `(N, A)` into the statistics."""
         obs = obs[..., : self.features]
         weight = None if alive is None else alive.unsqueeze(-1).expand_as(obs)
-        if self.share:  # one statistic for all agents: their rows are rows alike
-            obs = obs.flatten(0, 1)
-            weight = None if weight is None else weight.flatten(0, 1)
+        if self.share:  # one statistic for all: their rows are rows alike, agent by agent, so that a stride meets all
+            obs = obs.transpose(0, 1).flatten(0, 1)
+            weight = None if weight is None else weight.transpose(0, 1).flatten(0, 1)
         self.update(obs, weight)
 
 

@@ -79,8 +79,8 @@ class Policy:
 
         `action_masks`: for discrete agents, 1 where an action is legal; an observation `{"observation": ...,
         "action_mask": ...}` brings its own. Raises UsageError for an unknown agent or an
-        observation of another size than in training. A recurrent policy remembers from call to call, and takes part in
-        each step of an episode with every agent that sees something, in turn-based games also those not to move.
+        observation of another size than in training. A recurrent policy remembers from call to call: call it once in
+        each step, with what all agents see (in turn-based games also those not to move).
         """
         known = set(self.spec.agents)
         if strangers := [agent for agent in observations if agent not in known]:

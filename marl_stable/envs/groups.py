@@ -30,7 +30,7 @@ TEAMS: dict[str, dict[str, tuple[str, ...]]] = {
 """Teams of known environments that do not say so themselves: team to the common names of its agents."""
 
 
-RIVALS = ("chess_v6", "connect_four_v3", "go_v5", "leduc_holdem_v4", "rps_v2", "tictactoe_v3")
+RIVALS: tuple[str, ...] = ("chess_v6", "connect_four_v3", "go_v5", "leduc_holdem_v4", "rps_v2", "tictactoe_v3")
 RIVALS += ("texas_holdem_v4", "texas_holdem_no_limit_v6")
 """Games of `classic/` in which everybody plays for themselves: as one team their mean return would always be 0."""
 

@@ -25,7 +25,8 @@ EVERYWHERE = [(algo, share) for algo in ALGOS for share in (True, False)]
 def trained(game: type[Probe], algo: str, iterations: int, **settings: Any) -> tuple[MADDPG, Probe]:
     """An agent after `iterations` of 320 steps in 64 copies and 10 updates, the first of them at random."""
     env = game(64, CPU)
-    agent = make_ddpg(env, algo, **({"lr": 5e-3, "gamma": GAMMA} | settings))
+    quick = {"lr": 5e-3, "tau": 0.1, "gamma": GAMMA, "normalize_reward": False}
+    agent = make_ddpg(env, algo, **(quick | settings))
     obs = env.reset(1)
     agent.initialize_statistics(obs)
     train(agent, env, obs, iterations)
@@ -50,23 +51,24 @@ def first_value(agent: MADDPG, env: Probe) -> Tensor:
     return q.amin(0).mean(0)
 
 
+@pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalised"])
 @pytest.mark.parametrize("algo", ALGOS)
-@pytest.mark.parametrize(("game", "iterations"), [(Match, 12), (Recall, 20)])
-def test_actions_follow_observations_and_credit_goes_back(game: type[Probe], iterations: int, algo: str):
-    agent, env = trained(game, algo, iterations)
+def test_actions_follow_observations(algo: str, normalize: bool):
+    agent, env = trained(Match, algo, 12, normalize_reward=normalize)
     assert greedy_return(agent, env) == env.best_return
+    assert normalize or float(first_value(agent, env)) == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize(("algo", "share"), EVERYWHERE)
 def test_two_agents_who_see_nothing_take_different_roles(algo: str, share: bool):
-    agent, env = trained(Roles, algo, 25, share=share)
-    assert greedy_return(agent, env) >= 0.5  # each takes a role; the better one is out of reach of one alone
+    agent, env = trained(Roles, algo, 16, share=share)
+    assert greedy_return(agent, env) == env.best_return
 
 
-@pytest.mark.parametrize(("algo", "share"), EVERYWHERE)
+@pytest.mark.parametrize(("algo", "share"), [("maddpg", True), ("matd3", False), ("iddpg", True), ("iddpg", False)])
 def test_continuous_actions_reach_their_aim_in_any_range(algo: str, share: bool):
-    agent, env = trained(Aim, algo, 30, share=share, action_penalty=1e-3)
-    assert greedy_return(agent, env) > -0.01  # an action that ignores what it sees loses 0.1
+    agent, env = trained(Aim, algo, 20, share=share, action_penalty=1e-3, steps_per_update=16)
+    assert greedy_return(agent, env) > -0.02  # an action that ignores what it sees loses 0.1
 
 
 @pytest.mark.parametrize("algo", ALGOS)
@@ -78,7 +80,7 @@ def test_masks_are_obeyed_and_seen(algo: str):
 
 @pytest.mark.parametrize("algo", ALGOS)
 def test_a_turn_gets_what_is_paid_after_it(algo: str):
-    agent, env = trained(Relay, algo, 40, normalize_reward=False)
+    agent, env = trained(Relay, algo, 20)
     assert greedy_return(agent, env) == env.best_return
     assert float(first_value(agent, env)[0]) == pytest.approx(env.value(GAMMA), rel=0.15)  # whose turn is the first
 
@@ -86,16 +88,28 @@ def test_a_turn_gets_what_is_paid_after_it(algo: str):
 @pytest.mark.parametrize("algo", ["maddpg", "iddpg"])
 @pytest.mark.parametrize("game", [Endless, Ending])
 def test_a_time_limit_is_worth_for_ever_and_an_end_nothing(game: type[Probe], algo: str):
-    settings = {"normalize_reward": False, "tau": 0.2, "lr": 1e-2, "steps_per_update": 8}
-    agent, env = trained(game, algo, 16, **settings)
+    agent, env = trained(game, algo, 14, tau=0.2, lr=1e-2, steps_per_update=12)
     assert env.value(GAMMA) == pytest.approx(10.0 if game is Endless else 4.0951)
     assert float(first_value(agent, env).mean()) == pytest.approx(env.value(GAMMA), rel=0.1)
 
 
-@pytest.mark.parametrize("algo", ALGOS)
+def test_credit_goes_back_to_what_was_done_a_step_before():
+    """Of what leads to it the critic says what it is worth, for either action."""
+    agent, env = trained(Recall, "maddpg", 25)
+    learner = agent.learners["agent"]
+    for sign in (-1.0, 1.0):
+        seen = learner.normalized(torch.full((2, 1, 1), sign))[:, 0]
+        with torch.no_grad():
+            q = learner.critic(torch.cat([seen, torch.eye(2)], dim=1))[0, :, 0]
+        right = int(sign > 0)
+        assert float(q[right]) == pytest.approx(env.value(GAMMA), abs=0.1)
+        assert float(q[1 - right]) == pytest.approx(0, abs=0.1)
+
+
+@pytest.mark.parametrize("algo", ["maddpg", "iddpg"])
 def test_without_any_reward_nothing_breaks(algo: str):
-    agent, env = trained(Silence, algo, 8)
-    assert first_value(agent, env).abs().max() < 0.05
+    agent, env = trained(Silence, algo, 5, normalize_reward=True)
+    assert first_value(agent, env).abs().max() < 0.1
     for part in agent.learners["agent"].state_dict().values():
         assert all(x.isfinite().all() for key, x in part.items() if isinstance(x, Tensor))
 
@@ -106,8 +120,8 @@ def test_the_plain_algorithm_learns_too(game: type[Probe]):
     measures = {"normalize_obs", "normalize_reward", "max_grad_norm", "action_penalty", "huber"}
     settings = {name: getattr(plain, name) for name in measures}
     network = NetworkConfig(hidden=(32,), norm="none", final_init=None, activation="relu")
-    agent, env = trained(game, "maddpg", 30, network=network, **settings)
-    assert greedy_return(agent, env) > env.best_return - 0.01
+    agent, env = trained(game, "maddpg", 20, network=network, steps_per_update=16, **settings)
+    assert greedy_return(agent, env) > env.best_return - 0.02
 
 
 # ---- normalised rewards must not change what is best
@@ -154,7 +168,7 @@ def leaves(stay: float, leave: float, normalize: bool) -> bool:
     """Whether the greedy policy leaves."""
     env = Leave(stay, leave)
     agent = make_ddpg(env, normalize_reward=normalize, lr=5e-3, tau=0.1)
-    obs = train(agent, env, env.reset(1), 20)
+    obs = train(agent, env, env.reset(1), 45)
     return bool(agent.policy(obs)["agent"].mode()[0, 0] == 1)
 
 

@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.particle import make
-from tests.agents.loops import CPU, collect, make_agent, update
+from marl_stable.envs.probe import Allowed, Probe, Relay
+from tests.agents.loops import CPU, collect, make_agent, make_ddpg, update
 
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim", "bincount"}
 TO_HOST = {"tolist", "numpy", "cpu", "__array__"}
@@ -127,6 +128,36 @@ def test_nor_does_one_with_memory(algo: str, share: bool, kind: Literal["gru", "
     player = agent.player()
     assert waits_in(lambda: player(obs)) == {}
     assert waits_in(lambda: player.ended(torch.arange(8) > 3)) == {}
+
+
+@pytest.mark.parametrize("algo", ["maddpg", "matd3", "iddpg"])
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("continuous", [False, True])
+def test_nor_do_algorithms_with_a_replay(algo: str, share: bool, continuous: bool):
+    env = make("simple_speaker_listener_v4", 8, CPU, continuous_actions=continuous, max_cycles=5)
+    agent = make_ddpg(env, algo, share=share, train_every=96, warm_up=96, buffer_size=160)  # a ring that wraps
+    obs = env.reset(1)
+    for _ in range(2):
+        obs, _ = collect(agent, env, obs)
+        update(agent)
+    assert waits_in(lambda: collect(agent, env, obs)) == {}
+    assert waits_in(lambda: update(agent, 0.5)) == {}
+    assert agent.updates > 3
+    assert waits_in(agent.action_signals) == {}
+
+
+@pytest.mark.parametrize("algo", ["mappo", "maddpg"])
+@pytest.mark.parametrize("game", [Allowed, Relay])
+def test_nor_do_masks_and_turns(game: type[Probe], algo: str):
+    env = game(8, CPU)
+    off_policy = {"train_every": 96, "warm_up": 0, "buffer_size": 160}
+    agent = make_agent(env, algo, batch_size=80) if algo == "mappo" else make_ddpg(env, algo, **off_policy)
+    obs = env.reset(1)
+    obs, _ = collect(agent, env, obs)
+    update(agent)
+    assert waits_in(lambda: collect(agent, env, obs)) == {}
+    assert waits_in(lambda: update(agent, 0.5)) == {}
+    assert waits_in(agent.action_signals) == {}
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

@@ -11,9 +11,9 @@ from torch import Tensor
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
 from marl_stable.envs.particle import make
-from marl_stable.envs.probe import Aim, Ending, Match, Probe, Roles
+from marl_stable.envs.probe import Aim, Allowed, Ending, Match, Probe, Roles
 from marl_stable.investigate import baselines
-from marl_stable.types import Box, Discrete
+from marl_stable.types import Box, Discrete, MultiDiscrete
 
 CPU = torch.device("cpu")
 
@@ -124,6 +124,55 @@ def test_candidates_lie_in_any_space():
         assert all(space.contains(candidate.numpy()) for candidate in candidates)
         assert any(torch.equal(candidate, high) for candidate in candidates)
         assert any(torch.equal(candidate, low) for candidate in candidates)
+
+
+def test_a_constant_action_that_is_illegal_gives_way_to_the_next_one_that_is_not():
+    legal = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=torch.bool).unsqueeze(1)
+    expected = {0: [0, 1, 0, 0], 1: [3, 1, 1, 1], 2: [3, 2, 2, 2], 3: [3, 1, 3, 3]}
+    for wish, taken in expected.items():
+        found = baselines._next_legal(torch.full((4, 1), wish), legal)
+        assert found.flatten().tolist() == taken
+
+
+def test_masks_are_obeyed_by_every_baseline():
+    class Watched(Allowed):
+        def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+            assert self.obs[..., 1:].gather(-1, action.unsqueeze(-1)).eq(1).all()
+            return super()._play(action)
+
+    found = measured(Watched(10, CPU))
+    assert found["best_constant"]["action"] == {"agent_0": 3}  # the last of all, or else the first that is allowed
+    assert found["best_constant"]["return"] > found["random"]["return"]
+
+
+class Locks(Match):
+    """The share of three choices that are right: 1, 2 and 0."""
+
+    action = MultiDiscrete((2, 3, 2), (0, 0, 0))
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        return (action == torch.tensor([1, 2, 0])).float().mean(-1), self._constant(0.0)
+
+
+def test_the_best_constant_choices_are_found_together():
+    found = measured(Locks(10, CPU))
+    assert found["best_constant"]["action"] == {"agent_0": [1, 2, 0]}
+    assert found["best_constant"]["return"] == 1
+    assert 0.3 < found["random"]["return"] < 0.6
+
+
+def test_candidates_of_several_choices_are_all_or_where_they_are_many_some():
+    group = Match(1, CPU).spec.groups[0]
+    few = baselines._candidates(group._replace(action=MultiDiscrete((2, 3), (5, 5))), 1)
+    assert [x.tolist() for x in few] == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+    sizes = (4, 4, 4)
+    many = baselines._candidates(group._replace(action=MultiDiscrete(sizes, (0, 0, 0))), 1)
+    assert 20 < len(many) <= 33
+    assert many[0].tolist() == [0, 0, 0]
+    together = torch.stack(many)
+    assert together.dtype == torch.int64
+    for k, n in enumerate(sizes):
+        assert set(together[:, k].tolist()) == set(range(n))
 
 
 def test_baselines_of_an_environment_in_python():
