@@ -57,14 +57,15 @@ class RunningNorm(nn.Module):
     def update(self, x: Tensor, weight: Tensor | None = None, settled: bool = False) -> None:
         """Take in rows `(N, ...)`; `weight`, broadcastable to them, is 0 for entries to leave out. Non-finite ones are.
 
-        `settled`: statistics stay as they are but where they begin anew. Mean and variance combine as in Chan et al. 1979.
+        `settled`: statistics stay as they are, unless all was constant so far or they begin anew. Mean and variance
+        combine as in Chan et al. 1979.
         """
         x = x.to(torch.float64)
         w = torch.isfinite(x) if weight is None else torch.isfinite(x) & (weight > 0)
         centre, scale = robust(x, w)
         self._forget_where_shifted(x, w)
-        w = w & (self.count == 0) if settled else w
         fresh = (self.count == 0) | (self.var.sqrt() <= ABSOLUTE_FLOOR)  # constant so far: nothing to judge by
+        w = w & fresh if settled else w
         middle = torch.where(fresh, centre, self.mean)
         reach = WINSOR * torch.where(fresh, scale, self.var.sqrt())
         x = torch.where(w, torch.clamp(x, middle - reach, middle + reach), 0.0)

@@ -180,7 +180,9 @@ def test_a_replay_that_does_not_fit_is_refused_with_one_that_does(monkeypatch: p
     size = sum(ring.nbytes for replay in kept for ring in replay.tensors().values())
     monkeypatch.setattr(buffers, "_free_memory", lambda: 2 * size)
     require_room(10, 2, spec, CPU)
-    with pytest.raises(UsageError, match=r"^algo.buffer_size is 200000, which needs .* GB of memory; .* or less\.$") as no:
+    with pytest.raises(
+        UsageError, match=r"^algo.buffer_size is 200000, which needs .* GB of memory; .* or less\.$"
+    ) as no:
         require_room(100_000, 2, spec, CPU)
     fits = int(str(no.value).split()[-3])
     assert 20 < fits < 40

@@ -259,3 +259,34 @@ def test_robust_is_median_and_mad_where_data_are_dense():
 def test_robust_of_nothing_is_zero_and_not_nan():
     x = torch.full((10, 2), math.nan)
     assert [part.tolist() for part in robust(x, torch.isfinite(x))] == [[0, 0], [0, 0]]
+
+
+# ---- settled
+
+
+def test_settled_statistics_stay_as_they_are_until_there_is_a_true_change():
+    norm = fed(normal(1000, 2))
+    before = {key: value.clone() for key, value in norm.state_dict().items()}
+    for seed in range(3):
+        norm.update(3 * normal(1000, 2, seed=seed) + 1, settled=True)
+    for key, value in norm.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    far = torch.stack([normal(1000, seed=7), 1e4 + 50 * normal(1000, seed=8)], dim=1)
+    for _ in range(SHIFTED_UPDATES + 2):
+        norm.update(far, settled=True)
+    assert norm.mean[0] == before["mean"][0]
+    assert norm.mean[1].item() == pytest.approx(1e4, rel=0.01)
+    assert norm.divisor[1].item() == pytest.approx(50, rel=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_what_was_constant_so_far_settles_at_its_first_variation(scale: float):
+    """A reward that is first paid once learning has begun: nothing was known of its scale until then."""
+    norm = fed(torch.zeros(500, 1))
+    norm.update(torch.zeros(500, 1), settled=True)
+    assert norm.divisor == 1
+    norm.update(scale * normal(5000, 1), settled=True)
+    assert 0.5 * scale < norm.divisor.item() < 2 * scale
+    before = norm.divisor.clone()
+    norm.update(3 * scale * normal(5000, 1), settled=True)
+    assert torch.equal(norm.divisor, before)

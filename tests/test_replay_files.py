@@ -40,14 +40,15 @@ class Ring:
     def rings(self) -> Rings:
         return Rings(self.groups, self.steps, self.settled)
 
-    def empty(self) -> Rings:
-        """Rings as they are before the replay is loaded: as far as the checkpoint knows, but without content."""
-        none = {group: {name: torch.zeros_like(x) for name, x in parts.items()} for group, parts in self.groups.items()}
-        return Rings(none, self.steps, self.settled)
-
     def frozen(self) -> Rings:
         copies = {group: {name: x.clone() for name, x in parts.items()} for group, parts in self.groups.items()}
         return Rings(copies, self.steps, self.settled)
+
+
+def emptied(rings: Rings) -> Rings:
+    """Rings as they are before the replay is loaded: as far as the checkpoint knows, but without content."""
+    none = {group: {name: torch.zeros_like(x) for name, x in parts.items()} for group, parts in rings.groups.items()}
+    return rings._replace(groups=none)
 
 
 def spans(folder: Path) -> list[tuple[int, int]]:
@@ -62,8 +63,7 @@ def saved(files: ReplayFiles, rings: Rings) -> None:
 
 
 def assert_loads(folder: Path, expected: Rings) -> None:
-    empty = {group: {name: torch.zeros_like(x) for name, x in parts.items()} for group, parts in expected.groups.items()}
-    found = expected._replace(groups=empty)
+    found = emptied(expected)
     ReplayFiles(folder, found).load(found)
     for group, parts in expected.groups.items():
         for name, ring in parts.items():
@@ -180,10 +180,12 @@ def test_a_replay_that_is_not_whole_is_refused_by_name(tmp_path: Path, damage: s
     else:
         at = content.index(b"rings")
         flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
-        middle.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "a bit": flipped, "no rings": b"PK"}[damage])
+        middle.write_bytes(
+            {"empty": b"", "cut": content[: len(content) // 2], "a bit": flipped, "no rings": b"PK"}[damage]
+        )
         said = f"the replay cannot be read: {middle} "
     with pytest.raises(UsageError) as refused:
-        ReplayFiles(tmp_path, ring.rings()).load(ring.empty())
+        ReplayFiles(tmp_path, ring.rings()).load(emptied(ring.rings()))
     assert str(refused.value).startswith(said)
     assert str(refused.value).endswith("Begin anew with --init-from this run.")
 

@@ -53,6 +53,8 @@ def random_play(env: BatchedEnv, seed: int) -> RandomPlay:
     count = min(EPISODES, env.num_envs)
     episodes = play(env, act, count, seed + SEED, MAX_EPISODE)
     if count < EPISODES and episodes.lengths.mean() * EPISODES <= BUDGET_STEPS:
+        for values in seen.values():
+            values.clear()
         episodes = play(env, act, EPISODES, seed + SEED, MAX_EPISODE)
     return RandomPlay(episodes, {name: torch.cat(values) for name, values in seen.items()})
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from marl_stable.agents import algorithm
-from marl_stable.agents.config import default_config
 from marl_stable.agents.base import Stats
+from marl_stable.agents.config import default_config
 from marl_stable.agents.maddpg import MADDPG
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
@@ -54,7 +54,7 @@ OFF_POLICY: dict[str, Any] = {  # the same for algorithms with a replay
 def make_agent(env: BatchedEnv, algo: str = "mappo", seed: int = 1, refuse: bool = True, **settings: Any) -> MAPPO:
     """An agent for `env` with `BASE` and `settings` over the defaults of its algorithm."""
     config = replace(default_config(algo), **(BASE | settings))
-    return algorithm(algo)(env.spec, config, env.num_envs, env.device, seed, refuse)
+    return algorithm(algo)(env.spec, config, env.num_envs, env.device, seed, refuse)  # type: ignore[return-value]
 
 
 def make_ddpg(env: BatchedEnv, algo: str = "maddpg", seed: int = 1, refuse: bool = True, **settings: Any) -> MADDPG:

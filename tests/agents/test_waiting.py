@@ -150,7 +150,7 @@ def test_nor_do_algorithms_with_a_replay(algo: str, share: bool, continuous: boo
 @pytest.mark.parametrize("game", [Allowed, Relay])
 def test_nor_do_masks_and_turns(game: type[Probe], algo: str):
     env = game(8, CPU)
-    off_policy = {"train_every": 96, "warm_up": 0, "buffer_size": 160}
+    off_policy: dict[str, Any] = {"train_every": 96, "warm_up": 0, "buffer_size": 160}
     agent = make_agent(env, algo, batch_size=80) if algo == "mappo" else make_ddpg(env, algo, **off_policy)
     obs = env.reset(1)
     obs, _ = collect(agent, env, obs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+
 import numpy as np
 import pytest
 import torch
@@ -217,7 +218,11 @@ def test_choices_are_encoded_side_by_side_as_ones_among_zeros():
     assert several.encoded(raw).dtype == torch.float32
     assert several.to_env(raw) is raw
     assert several.canonical(raw) is raw
-    assert [encoded_size(x) for x in (Discrete(4), MultiDiscrete((2, 3), (0, 0)), Box((0.0,) * 3, (1.0,) * 3))] == [4, 5, 3]
+    assert [encoded_size(x) for x in (Discrete(4), MultiDiscrete((2, 3), (0, 0)), Box((0.0,) * 3, (1.0,) * 3))] == [
+        4,
+        5,
+        3,
+    ]
 
 
 def test_a_squashed_actors_actions_are_encoded_canonically():

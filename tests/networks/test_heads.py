@@ -189,7 +189,10 @@ def test_several_choices_are_torchs_one_by_one():
 def test_several_choices_are_drawn_as_often_as_they_say_and_apart_from_each_other():
     probs = (torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.4, 0.6]))
     policy = MultiCategorical(torch.cat(probs).log().expand(40_000, 1, 5), (3, 2))
-    for action, shares in ((policy.sample(draw()), probs), (policy.uniform(draw()), (torch.ones(3) / 3, torch.ones(2) / 2))):
+    for action, shares in (
+        (policy.sample(draw()), probs),
+        (policy.uniform(draw()), (torch.ones(3) / 3, torch.ones(2) / 2)),
+    ):
         assert (action.shape, action.dtype) == ((40_000, 1, 2), torch.int64)
         both = torch.bincount((2 * action[..., 0] + action[..., 1]).flatten(), minlength=6) / 40_000
         torch.testing.assert_close(both.reshape(3, 2), torch.outer(*shares), atol=0.01, rtol=0)
