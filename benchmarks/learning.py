@@ -145,7 +145,7 @@ def _of(row: Row, entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _line(row: Row, found: list[dict[str, Any]]) -> str:
     values: NDArray[np.float64] = np.array([entry["return"] for entry in found])
     low, high = interval(values)
-    known = [entry["baselines"] for entry in found]
+    known = [entry["baselines"] for entry in found if "baselines" in entry]
     random = float(np.mean([entry["random"] for entry in known]))
     constants = [entry["best_constant"] for entry in known if "best_constant" in entry]
     constant = float(np.mean(constants)) if constants else math.nan
