@@ -189,8 +189,8 @@ def require_room(slots: int, copies: int, spec: EnvSpec, device: torch.device) -
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
     if needed > free:
         raise UsageError(
-            f"algo.buffer_size is {slots * copies}, which needs {needed / 1e9:.1f} GB of memory; {free / 1e9:.1f} GB are "
-            f"free: set it to {int(0.8 * free / per_step)} or less."
+            f"algo.buffer_size is {slots * copies}, which needs {needed / 1e9:.1f} GB of memory; {free / 1e9:.1f} GB "
+            f"are free: set it to {int(0.8 * free / per_step)} or less."
         )
 
 

@@ -170,7 +170,7 @@ def flatten(parameters: Sequence[nn.Parameter], rows: int) -> Tensor:
 
 
 def polyak(target: Tensor, learned: Tensor, tau: float) -> None:
-    """Move flattened parameters `(R, P)` by the share `tau` towards the learned ones (Lillicrap et al. 2016, alg. 1)."""
+    """Move flattened parameters `(R, P)` by the share `tau` towards the learned ones (Lillicrap et al. 2016)."""
     target.lerp_(learned, tau)
 
 

@@ -78,7 +78,8 @@ class ReplayFiles:
             known = last
         if known < rings.steps:
             raise UsageError(
-                f"the replay in {self.folder} lacks steps {known} to {rings.steps}. Begin anew with --init-from this run."
+                f"the replay in {self.folder} lacks steps {known} to {rings.steps}. "
+                "Begin anew with --init-from this run."
             )
 
     def _files(self) -> list[tuple[int, int, Path]]:

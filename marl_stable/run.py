@@ -27,9 +27,9 @@ from marl_stable.folder import RunFolder, read_incidents
 from marl_stable.investigate import baselines
 from marl_stable.monitor.detectors import Incident
 from marl_stable.observer import RunObserver
-from marl_stable.replay_files import ReplayFiles
 from marl_stable.profile import Stopwatch
 from marl_stable.provenance import git_commit, versions
+from marl_stable.replay_files import ReplayFiles
 from marl_stable.report.terminal import Outcome, Progress, summary
 from marl_stable.training import Training, evaluate
 from marl_stable.types import EnvironmentFailure, UsageError

@@ -75,8 +75,8 @@ def legal_features(group: Group) -> int:
 class EnvSpec(NamedTuple):
     """What a policy must know of an environment. ``agents`` keeps the environment's own order.
 
-    ``turn_based``: in each step one agent acts; only its ``Step.alive`` is true. The others' rewards count all the same:
-    they belong to the last turn of each.
+    ``turn_based``: in each step one agent acts; only its ``Step.alive`` is true. The others' rewards count all the
+    same: they belong to the last turn of each.
     """
 
     id: str

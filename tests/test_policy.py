@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 import marl_stable as ms
-from marl_stable.agents.config import default_config
+from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
 from marl_stable.envs import catalog
@@ -45,7 +45,7 @@ OBSERVATIONS: dict[str, Any] = {
 
 def make(deterministic: bool = True, seed: int = 0) -> Policy:
     """Untrained, with large random last layers, so that actions differ from observation to observation."""
-    config = replace(default_config("mappo"), gamma=0.9, batch_size=1, num_minibatches=1)
+    config = replace(MAPPOConfig(), gamma=0.9, batch_size=1, num_minibatches=1)
     agent = MAPPO(SPEC, replace(config, network=NetworkConfig((8,), final_init=2.0)), 1, CPU, seed=3)
     return Policy(Loaded(agent, SPEC, 0, "last"), deterministic, seed)
 
@@ -211,6 +211,7 @@ print(policy({{"agent_1": np.zeros(18)}}))
 
 def test_the_whole_policy_is_in_its_state() -> None:
     first, second = make(), make()
+    assert isinstance(second._agent, MAPPO)
     for learner in second._agent.learners.values():
         for parameter in learner.actor.parameters():
             parameter.data.mul_(2)
@@ -220,7 +221,7 @@ def test_the_whole_policy_is_in_its_state() -> None:
 
 def test_a_recurrent_policy_remembers_until_it_is_reset() -> None:
     network = NetworkConfig((8,), final_init=2.0, recurrent="gru")
-    config = replace(default_config("mappo"), gamma=0.9, batch_size=1, num_minibatches=1, network=network)
+    config = replace(MAPPOConfig(), gamma=0.9, batch_size=1, num_minibatches=1, network=network)
     policy = Policy(Loaded(MAPPO(SPEC, config, 1, CPU, seed=3), SPEC, 0, "last"))
     first = [policy(OBSERVATIONS)["arm_0"] for _ in range(3)]
     assert not any(np.array_equal(one, first[2]) for one in first[:2])

@@ -44,7 +44,8 @@ def continuous_saturation(mode: Tensor) -> Tensor:
 def repeat_ratio(action: Tensor, ended: Tensor) -> Tensor:
     """Share of steps whose action equals the one before in the same episode.
 
-    `action (T, E, A)` or `(T, E, A, K)` int64, or `(T, E, A, D)` canonical; `ended (T, E, A)` bool where the episode ends after the step.
+    `action (T, E, A)` or `(T, E, A, K)` int64, or `(T, E, A, D)` canonical; `ended (T, E, A)` bool where the episode
+    ends after the step.
     """
     alike = action[1:] == action[:-1] if action.dtype == torch.int64 else (action[1:] - action[:-1]).abs() < 2 * SAME
     same = alike.all(-1) if alike.dim() > ended.dim() else alike

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.agents.ppo import Batch, policy_loss
+from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.particle import ParticleEnv, make
 from marl_stable.types import Box, Discrete, EnvSpec, Group, PerGroup, Step
@@ -209,7 +209,7 @@ def test_explained_variance_is_judged_by_returns_that_are_known():
     value = env.random(len(steps) + 1, 5, 2)
     ends = [torch.where(steps[t].done[:, None], env.random(5, 2), value[t + 1]) for t in learner.rollout.final_obs]
     final = torch.stack(ends)  # where a copy goes on, what it saw is what it acts on next
-    learner.critic.forward = lambda _: torch.cat([value, final]).flatten(0, 1)
+    learner.critic.forward = lambda _: torch.cat([value, final]).flatten(0, 1)  # type: ignore[method-assign]
     row_of = {t: row for row, t in enumerate(learner.rollout.final_obs)}
 
     def discounted(t: int, e: int, a: int) -> float | None:

@@ -174,7 +174,7 @@ def test_garbage_of_dead_agents_changes_no_bit_of_loss_gradient_or_figures(discr
 
     rows, value = batch(discrete), normal(B, A, seed=8)
     dead = rows.alive == 0
-    garbage = {
+    garbage: dict[str, Any] = {
         name: torch.where(dead, size, getattr(rows, name))
         for name, size in (("log_prob", -20.0), ("advantage", 1e6), ("value", -1e6), ("target", 1e6))
     }

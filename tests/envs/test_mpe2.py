@@ -49,6 +49,7 @@ def random_actions(env: BatchedEnv, generator: torch.Generator) -> PerGroup:
         if isinstance(group.action, Discrete):
             actions[group.name] = torch.randint(group.action.n, shape, generator=generator)
         else:
+            assert isinstance(group.action, Box)
             low, high = torch.tensor(group.action.low), torch.tensor(group.action.high)
             actions[group.name] = low + (high - low) * torch.rand(*shape, len(low), generator=generator)
     return actions
