@@ -223,17 +223,22 @@ def test_6_observations_with_infinite_bounds_arrive_as_they_are(env_id: str):
     np.testing.assert_array_equal(copy.reset(5)[group.name], [np.float32(seen[agent]) for agent in group.agents])
 
 
+def together(spec: EnvSpec, parts: PerGroup) -> torch.Tensor:
+    """All agents' entries, group after group, `(E, N, ...)`."""
+    return torch.cat([parts[group.name] for group in spec.groups], dim=1)
+
+
 def test_7_masks_in_observations_say_which_moves_are_legal():
     env = make("classic/connect_four_v3", 4)
     columns = torch.zeros(4, 7)  # pieces in each
     generator, obs = torch.Generator().manual_seed(1), env.reset(1)
     for turn in range(60):
-        actor = obs["player"][..., -7:].any(-1).int().argmax(1)
-        mask = obs["player"][torch.arange(4), actor, -7:]
-        assert torch.equal(mask, (columns < 6).float()), turn
+        masks = together(env.spec, obs)[..., -7:]  # each player is a team of its own
+        actor = masks.any(-1).int().argmax(1)
+        assert torch.equal(masks[torch.arange(4), actor], (columns < 6).float()), turn
         actions = legal_actions(env.spec, obs, generator)
         step = env.step(actions)
-        columns[torch.arange(4), actions["player"][torch.arange(4), actor]] += 1
+        columns[torch.arange(4), together(env.spec, actions)[torch.arange(4), actor]] += 1
         columns[step.done] = 0
         obs = step.obs
 
@@ -333,20 +338,19 @@ def test_11_keys_beside_the_agents_are_of_no_concern():
 def test_12_turn_based_games_are_played_turn_by_turn_and_go_on_exactly(name: str):
     env = make(f"classic/{name}", 2)
     assert env.spec.turn_based
-    (group,) = env.spec.groups
     steps = play(env, 40)
-    assert all((step.alive[group.name].sum(1) == 1).all() for step in steps)
+    assert all((together(env.spec, step.alive).sum(1) == 1).all() for step in steps)
     fresh = make(f"classic/{name}", 2)
     obs = fresh.load_state_dict(env.state_dict())
     assert fresh.replay_differs == ()
-    assert torch.equal(obs[group.name], steps[-1].obs[group.name])
+    assert torch.equal(together(env.spec, obs), together(env.spec, steps[-1].obs))
     generators = [torch.Generator().manual_seed(9) for _ in range(2)]
     left = right = obs
     for _ in range(10):
         mine = env.step(legal_actions(env.spec, left, generators[0]))
         theirs = fresh.step(legal_actions(env.spec, right, generators[1]))
-        assert torch.equal(mine.obs[group.name], theirs.obs[group.name])
-        assert torch.equal(mine.reward[group.name], theirs.reward[group.name])
+        assert torch.equal(together(env.spec, mine.obs), together(env.spec, theirs.obs))
+        assert torch.equal(together(env.spec, mine.reward), together(env.spec, theirs.reward))
         left, right = mine.obs, theirs.obs
 
 
