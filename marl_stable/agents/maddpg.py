@@ -25,7 +25,7 @@ from marl_stable.networks.heads import Differentiable
 from marl_stable.turns import Turns
 from marl_stable.types import EnvSpec, PerGroup, Step
 
-COUNTERS = ("t", "learned_at", "updates", "due", "progress")
+COUNTERS = ("t", "learned_at", "updates", "unlearned", "progress")
 
 
 class MADDPG:
@@ -43,7 +43,7 @@ class MADDPG:
         self.t = 0  # steps of every copy
         self.learned_at = 0  # the same at the last round of updates
         self.updates = 0
-        self.due = 0.0  # updates not yet made for steps already taken
+        self.unlearned = 0  # environment steps for which no update was made yet
         self.progress = 0.0
         self.seen: PerGroup = {}
         self.raw: PerGroup = {}
@@ -122,15 +122,15 @@ class MADDPG:
         self.learned_at = self.t
         losses: dict[str, list[dict[str, Tensor]]] = {name: [] for name in self.learners}
         if self.t * self.num_envs >= self.config.warm_up:
-            self.due += self.rollout_steps * self.num_envs / self.config.steps_per_update
+            self.unlearned += self.rollout_steps * self.num_envs
         if any(x.actor_norms or x.critic_norms for x in self.learners.values()):
-            self._take_in_activations(int(self.due))
-        while self.due >= 1:
+            self._take_in_activations(self.unlearned // self.config.steps_per_update)
+        while self.unlearned >= self.config.steps_per_update:
             if interrupted():
                 self.load_policy_state(before)
                 return None
             self._learn(losses, self._schedule(progress))
-            self.due -= 1
+            self.unlearned -= self.config.steps_per_update
         stats = Stats()
         for name, learner in self.learners.items():
             merge(stats, name, mean_of(losses[name]) | {"weights/norm": learner.weight_norm()})
