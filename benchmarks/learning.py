@@ -25,7 +25,7 @@ from marl_stable.acting import by_agent, mixed
 from marl_stable.agents import algorithm
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
-from marl_stable.evaluation import UNIT, play
+from marl_stable.evaluation import UNIT, bootstrap_interval, play
 from marl_stable.policy import load_agent
 from marl_stable.showing import evaluate
 
@@ -102,7 +102,7 @@ def measure_teams(run: ms.Run, original: str) -> dict[str, Any]:
         new = play(env, mixed(spec, by_agent(untrained), groups, by_agent(loaded.agent)), EPISODES, 0)
         old = play(env, by_agent(loaded.agent), EPISODES, 0)
         gain = old.returns[:, columns].mean(axis=1) - new.returns[:, columns].mean(axis=1)  # the same beginnings
-        gains[team] = [float(gain.mean()), *interval(gain)]
+        gains[team] = [float(gain.mean()), *bootstrap_interval(gain)]
     env.close()
     return {"gains": gains}
 
