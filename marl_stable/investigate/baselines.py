@@ -59,13 +59,13 @@ def random_play(env: BatchedEnv, seed: int) -> RandomPlay:
     return RandomPlay(episodes, {name: torch.cat(values) for name, values in seen.items()})
 
 
-def measure(env: BatchedEnv, play_at_random: RandomPlay, seed: int) -> dict[str, Any]:
-    """The `baselines` of `diagnosis.json`: random, and best constant (None where the search would cost too much)."""
+def measure(env: BatchedEnv, play_at_random: RandomPlay, seed: int, budget: int = BUDGET_STEPS) -> dict[str, Any]:
+    """The `baselines` of `diagnosis.json`: random, and best constant (None where the search exceeds `budget` steps)."""
     found = _described(play_at_random.episodes)
     length = play_at_random.horizon()
     candidates = {group.name: _candidates(group, seed) for group in env.spec.groups}
     trials = sum(len(values) for values in candidates.values()) * SEARCH_EPISODES + EPISODES
-    if trials * length > BUDGET_STEPS:
+    if trials * length > budget:
         return {"random": found, "best_constant": None}
     return {"random": found, "best_constant": best_constant(env, candidates, seed)}
 
