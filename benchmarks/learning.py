@@ -129,8 +129,8 @@ def table(entries: list[dict[str, Any]]) -> str:
         f"Greedy return of the last checkpoint on the original task ({UNIT}), {EPISODES} episodes a seed.",
         "",
         "| task | algorithm | steps | IQM | 95% interval | seeds | worst | random | best constant | dead "
-        "| best to final | steps/s | commit |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| best to final | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(_line(row, found) for row in COOPERATIVE if (found := _of(row, entries))),
         "",
         f"Competing teams after {TEAMS[0].steps / 1e6:g}M steps: what training won each team (mean over its agents) "
@@ -153,18 +153,19 @@ def _line(row: Row, found: list[dict[str, Any]]) -> str:
     values: NDArray[np.float64] = np.array([entry["return"] for entry in found])
     low, high = interval(values)
     known = [entry["baselines"] for entry in found if "baselines" in entry]
-    random = float(np.mean([entry["random"] for entry in known]))
-    constants = [entry["best_constant"] for entry in known if "best_constant" in entry]
-    constant = float(np.mean(constants)) if constants else math.nan
-    dead = int((values <= max(random, constant if constants else random)).sum())
+    means = [_mean([entry[name] for entry in known if name in entry]) for name in ("random", "best_constant")]
+    dead = sum(any(value <= mean for mean in means) for value in values)  # what was not measured kills nobody
+    told = " | ".join("not measured" if math.isnan(mean) else f"{mean:.2f}" for mean in means)
     drop = float(np.mean([entry["best_to_final"] for entry in found]))
-    speed = float(np.median([entry["steps_per_second"] for entry in found]))
-    told = f"{constant:.2f}" if constants else "not measured"
+    reach = f"{low:.2f} to {high:.2f}" if len(values) > 1 else ""
     return (
-        f"| {row.task} | {row.algo} | {row.steps / 1e6:g}M | {trim_mean(values, 0.25):.2f} | {low:.2f} to {high:.2f} "
-        f"| {len(values)} | {values.min():.2f} | {random:.2f} | {told} | {dead} | {drop:.2f} | {speed:,.0f} "
-        f"| {found[-1]['commit'][:10]} |"
+        f"| {row.task} | {row.algo} | {row.steps / 1e6:g}M | {trim_mean(values, 0.25):.2f} | {reach} "
+        f"| {len(values)} | {values.min():.2f} | {told} | {dead} | {drop:.2f} | {found[-1]['commit'][:10]} |"
     )
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
 
 
 def _team_lines(row: Row, found: list[dict[str, Any]]) -> list[str]:
