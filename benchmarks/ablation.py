@@ -1,6 +1,7 @@
-"""What each measure and setting is worth: one change at a time from MAPPO's defaults, three tasks, several seeds.
+"""What each measure and setting is worth: one change at a time from an algorithm's defaults, several tasks and seeds.
 
-    python -m benchmarks.ablation                 # trains what is missing, then writes the table
+    python -m benchmarks.ablation                 # MAPPO: trains what is missing, then writes the table
+    python -m benchmarks.ablation --algo matd3    # the same for the family with a replay
     python -m benchmarks.ablation --only norm     # variants whose name contains a word
     python -m benchmarks.ablation --table         # the table alone
 
@@ -10,7 +11,8 @@ A default is kept where no variant is better beyond the noise on the mean over t
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +20,6 @@ import marl_stable as ms
 from benchmarks.trials import RESULTS, Trial, read, run_missing
 from marl_stable.evaluation import UNIT
 
-FILE = RESULTS / "ablation.jsonl"
-TABLE = RESULTS / "ablation.md"
 SEEDS = 3
 STEPS = 500_000
 TASKS: dict[str, dict[str, Any]] = {
@@ -27,7 +27,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "spread, continuous": {"env": "particle/simple_spread_v3", "env__kwargs": {"continuous_actions": True}},
     "speaker listener": {"env": "particle/simple_speaker_listener_v4"},
 }
-VARIANTS: dict[str, dict[str, Any]] = {
+ON_POLICY: dict[str, dict[str, Any]] = {
     "default": {},
     "all measures off": {"measures": "none"},
     "64-64": {"algo__network__hidden": (64, 64)},
@@ -63,19 +63,63 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "4 minibatches": {"algo__num_minibatches": 4},
     "16 minibatches": {"algo__num_minibatches": 16},
 }
+OFF_POLICY: dict[str, dict[str, Any]] = {
+    "default": {},
+    "all measures off": {"measures": "none"},
+    "64-64": {"algo__network__hidden": (64, 64)},
+    "LayerNorm": {"algo__network__norm": "layer"},
+    "LayerNorm in the critic": {"algo__critic_network__norm": "layer"},
+    "BatchNorm": {"algo__network__norm": "batch"},
+    "activation tanh": {"algo__network__activation": "tanh"},
+    "no observation normalisation": {"algo__normalize_obs": False},
+    "no reward scaling": {"algo__normalize_reward": False},
+    "no clipping": {"algo__max_grad_norm": "none"},
+    "no action penalty": {"algo__action_penalty": 0.0},
+    "action penalty 0.001": {"algo__action_penalty": 1e-3},
+    "action penalty 0.05": {"algo__action_penalty": 5e-2},
+    "squared loss": {"algo__huber": None},
+    "constant rate": {"algo__lr_schedule": "constant"},
+    "lr 1e-3": {"algo__lr": 1e-3},
+    "tau 0.03": {"algo__tau": 0.03},
+    "1,024 rows every 128 steps": {"algo__batch_size": 1024, "algo__steps_per_update": 128},
+    "256 rows every 32 steps": {"algo__batch_size": 256, "algo__steps_per_update": 32},
+    "one critic": {"algo__twin_critics": False},
+    "no delay": {"algo__policy_delay": 1},
+    "no target noise": {"algo__target_noise": 0.0},
+    "no warm-up": {"algo__warm_up": 0},
+    "no sharing": {"algo__share": False},
+}
 
 
-def trials(only: str, seeds: int) -> list[Trial]:
-    """All variants on all tasks, seed by seed, so that an unfinished table is a fair one."""
-    found = []
-    for seed in range(1, seeds + 1):
-        for name, change in VARIANTS.items():
-            if only not in name:
-                continue
-            for task, flags in TASKS.items():
-                extra = {"total_steps": STEPS, "eval_every": 0, "eval_episodes": 400}
-                found.append(Trial(name, task, seed, flags | change | extra))
-    return found
+class Ablation(NamedTuple):
+    """One algorithm's variants, and where their results stand."""
+
+    algo: str
+    variants: dict[str, dict[str, Any]]
+    tasks: tuple[str, ...]
+    name: str
+
+    @property
+    def file(self) -> Path:
+        """Results, a line each."""
+        return RESULTS / f"{self.name}.jsonl"
+
+    def trials(self, only: str, seeds: int) -> list[Trial]:
+        """All variants on all tasks, seed by seed, so that an unfinished table is a fair one."""
+        fixed = {"algo": self.algo, "total_steps": STEPS, "eval_every": 0, "eval_episodes": 400}
+        return [
+            Trial(name, task, seed, TASKS[task] | change | fixed)
+            for seed in range(1, seeds + 1)
+            for name, change in self.variants.items()
+            for task in self.tasks
+            if only in name
+        ]
+
+
+ABLATIONS = {
+    "mappo": Ablation("mappo", ON_POLICY, tuple(TASKS), "ablation"),
+    "matd3": Ablation("matd3", OFF_POLICY, ("spread, continuous", "speaker listener"), "ablation_matd3"),
+}
 
 
 def measure(run: ms.Run) -> dict[str, Any]:
@@ -83,22 +127,22 @@ def measure(run: ms.Run) -> dict[str, Any]:
     return {"return": run.returns[-1][1]}
 
 
-def table() -> str:
-    """Means over seeds, and the change against the default in units of its deviation over seeds."""
-    entries = list(read(FILE))
+def table(ablation: Ablation) -> str:
+    """Means over seeds, and the change of their mean over tasks against the default."""
+    entries = list(read(ablation.file))
     by_place: dict[tuple[str, str], list[float]] = {}
     for entry in entries:
         by_place.setdefault((entry["variant"], entry["task"]), []).append(entry["return"])
     lines = [
         f"Greedy return ({UNIT}) after {STEPS:,} steps, 400 episodes, mean over seeds (lowest); one change at a time.",
         "",
-        "| variant | " + " | ".join(TASKS) + " | mean change |",
-        "|---|" + "---|" * (len(TASKS) + 1),
+        f"| {ablation.algo} | " + " | ".join(ablation.tasks) + " | mean change |",
+        "|---|" + "---|" * (len(ablation.tasks) + 1),
     ]
-    base = {task: float(np.mean(by_place.get(("default", task), [np.nan]))) for task in TASKS}
-    for name in VARIANTS:
+    base = {task: float(np.mean(by_place.get(("default", task), [np.nan]))) for task in ablation.tasks}
+    for name in ablation.variants:
         cells, changes = [], []
-        for task in TASKS:
+        for task in ablation.tasks:
             values = by_place.get((name, task), [])
             cells.append(f"{np.mean(values):.2f} ({min(values):.2f}; {len(values)})" if values else "")
             changes.append(float(np.mean(values)) - base[task] if values else np.nan)
@@ -110,14 +154,17 @@ def table() -> str:
 def main() -> None:
     """Train what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algo", choices=ABLATIONS, default="mappo")
     parser.add_argument("--only", default="", help="variants whose name contains this")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
+    ablation = ABLATIONS[asked.algo]
     if not asked.table:
-        run_missing(trials(asked.only, asked.seeds), FILE, measure)
-    TABLE.write_text(table(), encoding="utf-8")
-    print(table())
+        run_missing(ablation.trials(asked.only, asked.seeds), ablation.file, measure)
+    written = table(ablation)
+    ablation.file.with_suffix(".md").write_text(written, encoding="utf-8")
+    print(written)
 
 
 if __name__ == "__main__":

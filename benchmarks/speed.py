@@ -26,7 +26,7 @@ from torch import nn
 from benchmarks.trials import RESULTS
 from marl_stable.agents import algorithm
 from marl_stable.agents.config import MADDPGConfig, MAPPOConfig, default_config
-from marl_stable.config import EnvConfig
+from marl_stable.config import EnvConfig, Memory
 from marl_stable.envs import catalog
 from marl_stable.episodes import EpisodeStatistics
 from marl_stable.networks.body import ACTIVATIONS
@@ -43,9 +43,12 @@ def in_turn(*work: Callable[[], float]) -> list[float]:
     return [float(x) for x in np.median(np.array(rates[1:]), axis=0)]
 
 
-def training(env_id: str, kwargs: dict[str, Any], copies: int, algo: str = "mappo") -> Callable[[], float]:
+def training(
+    env_id: str, kwargs: dict[str, Any], copies: int, algo: str = "mappo", recurrent: Memory = "none"
+) -> Callable[[], float]:
     """Steps per second of one iteration with the defaults: collect, learn, and what is watched."""
-    config = replace(default_config(algo), gamma=0.95)
+    config = default_config(algo)
+    config = replace(config, gamma=0.95, network=replace(config.network, recurrent=recurrent))
     if isinstance(config, MADDPGConfig):
         config = replace(config, warm_up=0)
     env = catalog.make(EnvConfig(id=env_id, kwargs=kwargs), CPU, copies)
@@ -204,6 +207,9 @@ def main() -> None:
     continuous, bare_box = in_turn(
         training("particle/simple_spread_v3", {"continuous_actions": True}, 256), floor(3, 18, 5)
     )
+    gru, plain = in_turn(
+        training("particle/simple_spread_v3", {}, 256, recurrent="gru"), training("particle/simple_spread_v3", {}, 256)
+    )
     maddpg, bare_ddpg = in_turn(
         training("particle/simple_spread_v3", {"continuous_actions": True}, 256, "maddpg"), floor_off_policy(3, 18, 5)
     )
@@ -220,7 +226,8 @@ def main() -> None:
         f"| MAPPO, defaults, particle/simple_spread_v3, discrete | {discrete:,.0f} | floor {bare:,.0f} "
         f"| {discrete / bare:.2f} |",
         f"| the same, continuous | {continuous:,.0f} | floor {bare_box:,.0f} | {continuous / bare_box:.2f} |",
-        f"| MADDPG, defaults, the same task: {updates:,.0f} updates/s, {maddpg:,.0f} steps/s | {updates:,.0f} "
+        f"| MAPPO with a GRU, discrete | {gru:,.0f} | without {plain:,.0f} | {gru / plain:.2f} |",
+        f"| MADDPG, defaults, continuous: {updates:,.0f} updates/s, {maddpg:,.0f} steps/s | {updates:,.0f} "
         f"| floor {bare_ddpg:,.0f} updates/s | {updates / bare_ddpg:.2f} |",
         f"| MAPPO on mpe2/simple_spread_v3 in process | {on_mpe2:,.0f} | one raw mpe2 {raw:,.0f} "
         f"| {on_mpe2 / raw:.2f} |",

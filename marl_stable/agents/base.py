@@ -5,6 +5,7 @@ Shapes: T steps, E copies, N rows, A agents of a group, O observation features, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -100,6 +101,12 @@ class Agent(Protocol):
 
     def load_policy_state(self, state: dict[str, Any]) -> None:
         """Act as when `policy_state` was taken."""
+
+
+def decay(schedule: str, progress: float) -> float:
+    """Factor of the step size, `progress` (0 to 1) into the run: 1 at its beginning, and under decays 0 at its end."""
+    falling = {"linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
+    return max(falling.get(schedule, 1.0), 0.0)
 
 
 def merge(stats: Stats, group: str, found: Mapping[str, Tensor]) -> None:

@@ -5,6 +5,7 @@ Defaults were compared one at a time on three tasks; `benchmarks/ablation.py` re
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar
 
@@ -13,7 +14,7 @@ from marl_stable.types import UsageError
 
 
 @dataclass(frozen=True)
-class ActorCriticConfig(AlgoConfig):
+class ActorCriticConfig(AlgoConfig, ABC):
     """Settings that every actor-critic algorithm here has."""
 
     gamma: float | Literal["auto"] = "auto"
@@ -69,9 +70,9 @@ class ActorCriticConfig(AlgoConfig):
             fits = hidden is None or (len(hidden) > 0 and min(hidden) > 0)
             require(fits, f"algo.{key}.hidden", hidden, "one positive width or more")
 
+    @abstractmethod
     def to_act(self) -> Self:
         """The same for an agent that only acts: with the least storage."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ class MADDPGConfig(ActorCriticConfig):
 
     def to_act(self) -> Self:
         """The same for an agent that only acts: a replay of one step."""
-        return replace(self, buffer_size=1)
+        return replace(self, buffer_size=1, train_every=1)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ the joint observation, V those of the joint action, K critics.
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from marl_stable.agents import behaviour
 from marl_stable.agents.config import MADDPGConfig
 from marl_stable.agents.ddpg import actor_loss, critic_loss, td_target
-from marl_stable.agents.ppo_learner import OBS_CLIP, REWARD_CLIP, optimizer_of, step_stats
+from marl_stable.agents.group_learner import REWARD_CLIP, GroupLearner, step_stats
 from marl_stable.buffers import Replay
 from marl_stable.networks.actor_critic import DeterministicActor, JointQ, LocalQ
 from marl_stable.networks.batchnorm import BatchNorms
 from marl_stable.networks.heads import Differentiable
-from marl_stable.normalize import ObservationNorm, RunningNorm
 from marl_stable.optim import flatten, polyak
-from marl_stable.types import Group, legal_features
+from marl_stable.types import Group
 
 FARTHEST_END = 1e3  # units of reward; an end worth more drowns all else, so rewards are then not centred
 
@@ -51,8 +50,13 @@ class Joint(NamedTuple):
         return torch.cat([self.obs, self.action], dim=1)
 
 
-class DDPGLearner:
-    """Everything of one group that has a state."""
+class DDPGLearner(GroupLearner):
+    """A group's deterministic actor, its critics, the targets that follow them, and their replay."""
+
+    PARTS = (
+        *("actor", "critic", "target_actor", "target_critic"),
+        *("obs_norm", "reward_norm", "actor_optimizer", "critic_optimizer"),
+    )
 
     def __init__(
         self,
@@ -66,8 +70,9 @@ class DDPGLearner:
     ) -> None:
         """`joint`: S, V and the group's first column in V for a central critic, None for a local one; `shape`: slots
         and copies of the replay; `init` draws the first weights."""
-        agents, share, c = len(group.agents), config.share, config
-        self.group, self.config, self.central = group, config, joint is not None
+        super().__init__(group, config, joint is not None, device)
+        self.config = c = config
+        agents, share = len(group.agents), c.share
         self.actor = DeterministicActor(group, c.actor_network.over(c.network), share, init).to(device)
         size, count, network = self.actor.outputs, 2 if c.twin_critics else 1, c.critic_network.over(c.network)
         if joint is None:
@@ -77,27 +82,14 @@ class DDPGLearner:
             self.first = joint[2]
             self.own = _blocks(agents, size, joint[1], joint[2]).to(device)  # (A, V)
         self.critic = critic.to(device)
-        rows = 1 if share else agents
-        self.actor_optimizer = optimizer_of(self.actor, rows, c, refuse)
-        self.critic_optimizer = optimizer_of(self.critic, 1 if self.central else rows, c, refuse)
-        self.target_actor, self._target_actor = _target(self.actor, rows)
+        self._add_optimizers(self.actor, self.critic, c, refuse)
+        self.target_actor, self._target_actor = _target(self.actor, self.actor_optimizer.rows)
         self.target_critic, self._target_critic = _target(self.critic, self.critic_optimizer.rows)
         self.actor_norms = BatchNorms(self.actor, self.target_actor)
         self.critic_norms = BatchNorms(self.critic, self.target_critic)
-        self.obs_norm = ObservationNorm(agents, group.obs_size, legal_features(group), share, OBS_CLIP).to(device)
-        self.reward_norm = RunningNorm((agents,), REWARD_CLIP).to(device)
         self.replay = Replay(*shape, group, device)
 
     # ---- what networks see
-
-    def normalized(self, obs: Tensor) -> Tensor:
-        """What networks see of raw observations `(..., A, O)`."""
-        return self.obs_norm(obs) if self.config.normalize_obs else obs
-
-    def take_in(self, obs: Tensor, alive: Tensor | None) -> None:
-        """Let raw observations `(N, A, O)` of living agents `(N, A)` into the statistics."""
-        if self.config.normalize_obs:
-            self.obs_norm.take_in(obs, alive)
 
     def take_in_last(self, t: int, steps: int, learning: bool) -> None:
         """Let the `steps` steps before `t` into the statistics; those of rewards settle once `learning` begins.
@@ -124,10 +116,6 @@ class DDPGLearner:
     def _seen(self, obs: Tensor, action: Tensor, joint: Joint) -> Tensor:
         """What the critic sees: `(B, S + V)`, or of its own agent `(B, A, O + U)`."""
         return joint.seen() if self.central else torch.cat([obs, action], dim=-1)
-
-    def _critic_rows(self, alive: Tensor) -> Tensor:
-        """Which rows the critic learns from: `(B, A)`, or `(B,)` where one row is for all agents."""
-        return alive.amax(1) if self.central else alive
 
     def draw(self, rows: Tensor) -> Drawn:
         """The transitions `rows (B,)` of the replay."""
@@ -207,12 +195,6 @@ class DDPGLearner:
         self.actor_norms.follow(self.config.tau)
         self.critic_norms.follow(self.config.tau)
 
-    def weight_norm(self) -> Tensor:
-        """L2 norm of all learned parameters."""
-        return (
-            self.actor_optimizer.weight_norm().square().sum() + self.critic_optimizer.weight_norm().square().sum()
-        ).sqrt()
-
     # ---- being watched
 
     @torch.no_grad()
@@ -220,28 +202,12 @@ class DDPGLearner:
         """How the actions of the `steps` steps before `t` behaved, `(A,)` each."""
         r, at = self.replay, self.replay.last(t, steps)
         obs = r.obs[at].flatten(0, 1)
-        probe = self.actor(self.normalized(obs[:: max(1, len(obs) // behaviour.PROBE)]))
+        probe = self.actor(self.normalized(obs[:: behaviour.stride(len(obs))]))
         return behaviour.action_signals(self.actor, probe, r.action[at], r.ended[at])
 
     def action_counts(self, t: int, steps: int) -> dict[str, Tensor]:
         """Counts of the executed actions of the `steps` steps before `t`, `agent/dimension -> (bins,)`."""
         return behaviour.action_counts(self.group, self.replay.action[self.replay.last(t, steps)])
-
-    # ---- state
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the replay."""
-        return {key: dict(part.state_dict()) for key, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
-        for key, part in self._parts().items():
-            part.load_state_dict(state[key])
-
-    def _parts(self) -> dict[str, Any]:
-        networks = ("actor", "critic", "target_actor", "target_critic")
-        names = (*networks, "obs_norm", "reward_norm", "actor_optimizer", "critic_optimizer")
-        return {name: getattr(self, name) for name in names}
 
 
 def _target(network: NetworkT, rows: int) -> tuple[NetworkT, Tensor]:

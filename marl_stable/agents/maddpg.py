@@ -8,7 +8,6 @@ Shapes: E copies, B rows of a batch, A agents of one group, S and V features of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from marl_stable.agents import behaviour
-from marl_stable.agents.base import Player, Rings, Stats, copied, mean_of, merge
+from marl_stable.agents.base import Player, Rings, Stats, copied, decay, mean_of, merge
 from marl_stable.agents.config import MADDPGConfig
 from marl_stable.agents.ddpg_learner import DDPGLearner, Drawn, Joint
 from marl_stable.buffers import require_room
@@ -47,7 +46,7 @@ class MADDPG:
         self.progress = 0.0
         self.seen: PerGroup = {}
         self.raw: PerGroup = {}
-        slots = max(self.rollout_steps, -(-config.buffer_size // num_envs)) if config.buffer_size > 1 else 1
+        slots = max(self.rollout_steps, -(-config.buffer_size // num_envs))  # no step is lost before it is learned from
         require_room(slots, num_envs, spec, device)
         init = torch.Generator().manual_seed(seed)
         features = sum(len(g.agents) * g.obs_size for g in spec.groups)
@@ -129,7 +128,7 @@ class MADDPG:
             if interrupted():
                 self.load_policy_state(before)
                 return None
-            self._learn(losses, self._schedule(progress))
+            self._learn(losses, decay(self.config.lr_schedule, progress))
             self.unlearned -= self.config.steps_per_update
         stats = Stats()
         for name, learner in self.learners.items():
@@ -175,11 +174,6 @@ class MADDPG:
         size = (self.config.batch_size,)
         rows = torch.randint(filled, size, generator=self.generator, device=self.generator.device)
         return {name: learner.draw(rows) for name, learner in self.learners.items()}
-
-    def _schedule(self, progress: float) -> float:
-        """Factor of the step size."""
-        decay = {"linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
-        return max(decay.get(self.config.lr_schedule, 1.0), 0.0)
 
     # ---- being watched
 

@@ -6,7 +6,6 @@ of A * O, the features of the joint observation.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from marl_stable.agents import behaviour
-from marl_stable.agents.base import Player, Rings, Stats, copied, merge
+from marl_stable.agents.base import Player, Rings, Stats, copied, decay, merge
 from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.ppo import Batch
 from marl_stable.agents.ppo_learner import PPOLearner
@@ -147,8 +146,7 @@ class MAPPO:
 
     def _schedule(self, progress: float) -> tuple[float, float]:
         """Factors of the step size and of the entropy bonus; decays take both down together."""
-        decay = {"linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
-        factor = max(decay.get(self.config.lr_schedule, 1.0), 0.0)
+        factor = decay(self.config.lr_schedule, progress)
         return factor * self.kl_scale, factor
 
     def _moved_enough(self, losses: dict[str, list[dict[str, Tensor]]]) -> bool:

@@ -1,34 +1,34 @@
 """How one group of agents learns with PPO: its networks, statistics, optimisers and storage, and their update.
 
 Shapes: T steps, E copies, K steps with final observations, B = T * E rows, A agents, O observation features,
-S features of the joint observation, R optimiser rows (1 where agents share, else A).
+S features of the joint observation.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from marl_stable.agents import behaviour
 from marl_stable.agents.base import mean_of
-from marl_stable.agents.config import ActorCriticConfig, MAPPOConfig
+from marl_stable.agents.config import MAPPOConfig
+from marl_stable.agents.group_learner import GroupLearner, step_stats
 from marl_stable.agents.ppo import Batch, normalized_advantage, policy_loss, value_loss
 from marl_stable.buffers import Rollout
 from marl_stable.networks.actor_critic import Actor, CentralCritic, LocalCritic
 from marl_stable.networks.batchnorm import BatchNorms
 from marl_stable.networks.heads import Distribution
-from marl_stable.normalize import ObservationNorm, RunningNorm
-from marl_stable.optim import GuardedAdam, StepStats
+from marl_stable.normalize import RunningNorm
 from marl_stable.returns import explained_variance, finished, gae, gae_by_turns
-from marl_stable.types import Group, legal_features
+from marl_stable.types import Group
 
-OBS_CLIP, VALUE_CLIP, REWARD_CLIP = 5.0, 10.0, 10.0  # deviations
+VALUE_CLIP = 10.0  # deviations
 
 
-class PPOLearner:
-    """Everything of one group that has a state."""
+class PPOLearner(GroupLearner):
+    """A group's stochastic actor, its critic, and the rollout that they learn from."""
+
+    PARTS = ("actor", "critic", "obs_norm", "value_norm", "reward_norm", "actor_optimizer", "critic_optimizer")
 
     def __init__(
         self,
@@ -42,8 +42,9 @@ class PPOLearner:
         refuse: bool,
     ) -> None:
         """`joint`: S for a central critic, None for a local one; `shape`: (T, E); `init` draws the first weights."""
+        super().__init__(group, config, joint is not None, device)
         agents, share = len(group.agents), config.share
-        self.group, self.config, self.central, self.turn_based = group, config, joint is not None, turn_based
+        self.config, self.turn_based = config, turn_based
         self.actor = Actor(group, config.actor_network.over(config.network), share, config.squash, init).to(device)
         network = config.critic_network.over(config.network)
         critic: CentralCritic | LocalCritic = (
@@ -53,12 +54,8 @@ class PPOLearner:
         )
         self.critic = critic.to(device)
         self.actor_norms, self.critic_norms = BatchNorms(self.actor), BatchNorms(self.critic)
-        self.obs_norm = ObservationNorm(agents, group.obs_size, legal_features(group), share, OBS_CLIP).to(device)
         self.value_norm = RunningNorm((agents,), VALUE_CLIP).to(device)
-        self.reward_norm = RunningNorm((agents,), REWARD_CLIP).to(device)
-        rows = 1 if share else agents
-        self.actor_optimizer = optimizer_of(self.actor, rows, config, refuse)
-        self.critic_optimizer = optimizer_of(self.critic, 1 if self.central else rows, config, refuse)
+        self._add_optimizers(self.actor, self.critic, config, refuse)
         self.rollout = self._storage(*shape, device)
 
     def _storage(self, steps: int, copies: int, device: torch.device) -> Rollout:
@@ -68,24 +65,11 @@ class PPOLearner:
         """The policy at step `t` of the batch, from raw observations `(E, A, O)`."""
         return self.actor(self.normalized(obs))  # type: ignore[no-any-return]
 
-    def normalized(self, obs: Tensor) -> Tensor:
-        """What the actor sees of raw observations `(..., A, O)`."""
-        return self.obs_norm(obs) if self.config.normalize_obs else obs
-
-    def take_in(self, obs: Tensor, alive: Tensor | None) -> None:
-        """Let raw observations `(N, A, O)` of living agents `(N, A)` into the statistics."""
-        if self.config.normalize_obs:
-            self.obs_norm.take_in(obs, alive)
-
     def take_in_activations(self, seen: Tensor, critic_input: Tensor, alive: Tensor, steps: int) -> None:
         """Let what networks make of normalised `seen (N, A, O)` and of `critic_input` (`(N, S)` or the same) into their
         own statistics, after `steps` steps of the optimiser."""
         self.actor_norms.take_in(seen, alive, steps)
         self.critic_norms.take_in(critic_input, self._critic_rows(alive), steps)
-
-    def _critic_rows(self, alive: Tensor) -> Tensor:
-        """Which rows the critic learns from: `(N, A)`, or `(N,)` where one row is for all agents."""
-        return alive.amax(1) if self.central else alive
 
     @torch.no_grad()
     def batch(self, seen: Tensor, critic_input: Tensor) -> tuple[Batch, dict[str, Tensor]]:
@@ -179,9 +163,7 @@ class PPOLearner:
         """Means over the update's steps; observation statistics move on only now, between updates."""
         self.take_in(self.rollout.obs[:-1].flatten(0, 1), self.rollout.alive.flatten(0, 1))
         self.rollout.clear()
-        means = mean_of(losses)
-        norms = self.actor_optimizer.weight_norm().square().sum() + self.critic_optimizer.weight_norm().square().sum()
-        return means | {"weights/norm": norms.sqrt()}
+        return mean_of(losses) | {"weights/norm": self.weight_norm()}
 
     @torch.no_grad()
     def action_signals(self) -> dict[str, Tensor]:
@@ -195,30 +177,3 @@ class PPOLearner:
     def action_counts(self) -> dict[str, Tensor]:
         """Counts of the rollout's executed actions, `agent/dimension -> (bins,)`."""
         return behaviour.action_counts(self.group, self.actor.canonical(self.rollout.action))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the rollout."""
-        return {key: dict(part.state_dict()) for key, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
-        for key, part in self._parts().items():
-            part.load_state_dict(state[key])
-
-    def _parts(self) -> dict[str, Any]:
-        names = ("actor", "critic", "obs_norm", "value_norm", "reward_norm", "actor_optimizer", "critic_optimizer")
-        return {name: getattr(self, name) for name in names}
-
-
-def optimizer_of(network: nn.Module, rows: int, c: ActorCriticConfig, refuse: bool) -> GuardedAdam:
-    """The optimiser that the configuration asks for."""
-    return GuardedAdam(network, rows, c.adam_betas, c.adam_eps, c.max_grad_norm, c.weight_decay, c.l1, refuse)
-
-
-def step_stats(name: str, step: StepStats) -> dict[str, Tensor]:
-    """Gradient norm, clipped and non-finite shares of a step, `(R,)`: by row, to name the agent."""
-    return {
-        f"grad_norm/{name}": step.norm,
-        f"grad_norm/{name}_clipped_fraction": step.clipped,
-        f"non_finite/{name}": step.non_finite,
-    }

@@ -165,7 +165,10 @@ def _make_copies(make_copy: MakeCopy, env_id: str, indices: Iterable[int]) -> li
             raise
         except Exception as error:
             raise UsageError(f"{env_id} cannot be made (copy {index}): {in_words(error)}") from error
-        if copies[-1].spaces != copies[0].spaces:
+        if (copies[-1].spaces, copies[-1].spec) != (
+            copies[0].spaces,
+            copies[0].spec,
+        ):  # masks in infos show in specs only
             raise UsageError(f"copy {index} of {env_id} has other agents or spaces than copy 0; they must be equal.")
     if len({id(copy.env) for copy in copies}) < len(copies):
         raise UsageError(f"{env_id} gives the same object again; its factory must make a new one at every call.")

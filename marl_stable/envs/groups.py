@@ -30,9 +30,11 @@ TEAMS: dict[str, dict[str, tuple[str, ...]]] = {
 """Teams of known environments that do not say so themselves: team to the common names of its agents."""
 
 
-RIVALS: tuple[str, ...] = ("chess_v6", "connect_four_v3", "go_v5", "leduc_holdem_v4", "rps_v2", "tictactoe_v3")
-RIVALS += ("texas_holdem_v4", "texas_holdem_no_limit_v6")
-"""Games of `classic/` in which everybody plays for themselves: as one team their mean return would always be 0."""
+RIVALS = {
+    *("classic/chess_v6", "classic/connect_four_v3", "classic/go_v5", "classic/leduc_holdem_v4", "classic/rps_v2"),
+    *("classic/texas_holdem_v4", "classic/texas_holdem_no_limit_v6", "classic/tictactoe_v3"),
+}
+"""Games in which everybody plays for themselves: as one team their mean return would always be 0."""
 
 
 def agents_of(env: Any, env_id: str) -> tuple[str, ...]:
@@ -58,11 +60,11 @@ def stem(agent: str) -> str:
 
 
 def teams_of(env_id: str, env: Any, agents: Sequence[str]) -> dict[str, str]:
-    """The team of every agent: from the table of known ids, else from `env.teams`, else one team called `team`.
+    """The team of every agent: from the tables of known ids, else from `env.teams`, else one team called `team`.
 
     Raises UsageError where `env.teams` is not {"team": ["agent", ...]} with every agent in exactly one team.
     """
-    if env_id in {f"classic/{name}" for name in RIVALS}:
+    if env_id in RIVALS:
         return {agent: agent for agent in agents}
     if env_id in TEAMS:
         by_stem = {name: team for team, names in TEAMS[env_id].items() for name in names}

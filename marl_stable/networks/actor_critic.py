@@ -111,8 +111,8 @@ class PolicyBody(nn.Module):
         return self.canonical(raw)
 
     def canonical(self, raw: Tensor) -> Tensor:
-        """Raw actions with the bounds at -1 and 1; discrete ones as they are."""
-        raise NotImplementedError
+        """Raw actions with the bounds at -1 and 1: those of deterministic policies, and discrete ones, as they are."""
+        return raw
 
 
 class Actor(PolicyBody):
@@ -124,9 +124,8 @@ class Actor(PolicyBody):
         super().__init__(group, config, share, generator)
         self.squash = squash
         if isinstance(group.action, Box):
-            lead = (
-                () if share else (len(group.agents),)
-            )  # optimiser rows are agents: a private deviation has their axis
+            # optimiser rows are agents, so that private deviations have their axis
+            lead = () if share else (len(group.agents),)
             self.free_log_std = nn.Parameter(torch.full((*lead, self.outputs), free_log_std(INITIAL_LOG_STD)))
 
     def forward(self, obs: Tensor) -> Distribution:
@@ -176,10 +175,6 @@ class DeterministicActor(PolicyBody):
     def to_env(self, raw: Tensor) -> Tensor:
         """Raw actions in the environment's units."""
         return self._scaled(raw) if isinstance(self.action, Box) else raw
-
-    def canonical(self, raw: Tensor) -> Tensor:
-        """Raw actions as they are: their bounds are -1 and 1."""
-        return raw
 
 
 def encoded_size(action: ActionSpec) -> int:
