@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +15,12 @@ from marl_stable.envs.probe import Match, Recall
 from marl_stable.envs.vector import episode_seed
 from marl_stable.evaluation import UNIT, Episodes, bootstrap_interval, describe, play, play_unless, summarize
 from marl_stable.types import Discrete, EnvSpec, Group, PerGroup, Step
+from tests.envs.fakes import Unsaved
 
 CPU = torch.device("cpu")
 
 
-class Lottery:
+class Lottery(Unsaved):
     """Episodes of 1 step that return 1, and of 10 steps that return -10 (minus 1 a step): whoever takes the first
     that end sees more of the short ones. Two groups, interleaved in the environment's order of agents.
     """
@@ -56,15 +56,6 @@ class Lottery:
         no, yes = ({name: torch.full((self.num_envs, 2), x) for name in reward} for x in (False, True))
         next_obs = self._obs()
         return Step(self._obs() if done.any() else next_obs, next_obs, reward, ends, no, yes, done)
-
-    def state_dict(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
 
 
 def nothing(obs: PerGroup) -> PerGroup:

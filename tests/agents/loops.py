@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from marl_stable.acting import by_agent
 from marl_stable.agents import algorithm
 from marl_stable.agents.base import Stats
 from marl_stable.agents.config import default_config
@@ -14,6 +16,7 @@ from marl_stable.agents.maddpg import MADDPG
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.base import BatchedEnv
+from marl_stable.evaluation import play
 from marl_stable.types import PerGroup, Step
 
 CPU = torch.device("cpu")
@@ -86,6 +89,19 @@ def train(agent: MAPPO | MADDPG, env: BatchedEnv, obs: PerGroup, iterations: int
         obs, _ = collect(agent, env, obs)
         update(agent)
     return obs
+
+
+def greedy_return(agent: MAPPO | MADDPG, env: BatchedEnv) -> float:
+    """Mean return of the greedy actions over new episodes."""
+    return float(play(env, by_agent(agent), 64, seed=99).mean_returns().mean())
+
+
+def through_a_file(state: dict[str, Any]) -> Any:
+    """`state` as a checkpoint gives it back."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
 
 
 def copied(state: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -24,7 +23,7 @@ from marl_stable.envs.probe import Aim, Match, Probe
 from marl_stable.evaluation import play
 from marl_stable.networks.batchnorm import BatchNorm, BatchNorms
 from marl_stable.types import PerGroup
-from tests.agents.loops import CPU, assert_same, collect, copied, make_agent, train, update
+from tests.agents.loops import CPU, assert_same, collect, copied, make_agent, through_a_file, train, update
 
 SMALL = NetworkConfig(hidden=(16, 16), norm="batch")
 PPO: dict[str, Any] = {"batch_size": 160, "update_epochs": 2, "network": SMALL}
@@ -266,11 +265,8 @@ def test_the_actor_climbs_the_critic_as_it_is():
 @pytest.mark.parametrize("share", [True, False])
 def test_going_on_from_a_saved_state_is_exact(algo: str, share: bool):
     agent, env, obs = begun(algo, iterations=2, share=share)
-    file = io.BytesIO()
     rings = {name: dict(tensors) for name, tensors in agent.rings().groups.items()}
-    torch.save({"agent": agent.state_dict(), "env": env.state_dict(), "rings": rings}, file)
-    file.seek(0)
-    saved = torch.load(file, weights_only=True)
+    saved = through_a_file({"agent": agent.state_dict(), "env": env.state_dict(), "rings": rings})
     other, elsewhere, _ = begun(algo, share=share)
     other.load_state_dict(saved["agent"])
     for name, tensors in other.rings().groups.items():

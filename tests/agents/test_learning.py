@@ -24,8 +24,7 @@ from marl_stable.envs.probe import (
     Roles,
     Silence,
 )
-from marl_stable.evaluation import play
-from tests.agents.loops import CPU, make_agent, train
+from tests.agents.loops import CPU, greedy_return, make_agent, train
 
 GAMMA = 0.9
 EVERYWHERE = [(algo, share) for algo in ("mappo", "ippo") for share in (True, False)]
@@ -39,12 +38,6 @@ def trained(game: type[Probe], algo: str, iterations: int, **settings: Any) -> t
     agent.initialize_statistics(obs)
     train(agent, env, obs, iterations)
     return agent, env
-
-
-def greedy_return(agent: MAPPO, env: Probe) -> float:
-    """Mean return of the likeliest actions over new episodes."""
-    modes = lambda obs: agent.to_env({name: policy.mode() for name, policy in agent.policy(obs).items()})  # noqa: E731
-    return float(play(env, modes, 64, seed=99).mean_returns().mean())
 
 
 @torch.no_grad()

@@ -13,9 +13,9 @@ from marl_stable.agents.ddpg_learner import DDPGLearner
 from marl_stable.agents.maddpg import MADDPG
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.probe import Aim, Allowed, Ending, Endless, Match, Probe, Recall, Relay, Roles, Silence
-from marl_stable.evaluation import play
 from marl_stable.types import Discrete, EnvSpec, Group, PerGroup, Step
-from tests.agents.loops import CPU, make_ddpg, train
+from tests.agents.loops import CPU, greedy_return, make_ddpg, train
+from tests.envs.fakes import Unsaved
 
 GAMMA = 0.9
 ALGOS = ("maddpg", "matd3", "iddpg")
@@ -31,12 +31,6 @@ def trained(game: type[Probe], algo: str, iterations: int, **settings: Any) -> t
     agent.initialize_statistics(obs)
     train(agent, env, obs, iterations)
     return agent, env
-
-
-def greedy_return(agent: MADDPG, env: Any) -> float:
-    """Mean return of the greedy actions over new episodes."""
-    modes = lambda obs: agent.to_env({name: policy.mode() for name, policy in agent.policy(obs).items()})  # noqa: E731
-    return float(play(env, modes, 64, seed=99).mean_returns().mean())
 
 
 @torch.no_grad()
@@ -126,7 +120,7 @@ def test_the_plain_algorithm_learns_too(game: type[Probe]):
 # ---- normalised rewards must not change what is best
 
 
-class Leave:
+class Leave(Unsaved):
     """One agent, who in each step may stay, which pays `stay`, or leave, which pays `leave` and truly ends the episode.
 
     After six steps a time limit cuts the episode off.
@@ -152,15 +146,6 @@ class Leave:
         reward = torch.where(leaves, self.leave, self.stay)
         alive = torch.ones_like(leaves)
         return Step(obs, obs, {"agent": reward}, {"agent": leaves}, {"agent": cut}, {"agent": alive}, over)
-
-    def state_dict(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
 
 
 def leaves(stay: float, leave: float, normalize: bool) -> bool:

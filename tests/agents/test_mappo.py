@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -17,7 +16,8 @@ from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.particle import ParticleEnv, make
 from marl_stable.types import Box, Discrete, EnvSpec, Group, PerGroup, Step
-from tests.agents.loops import CPU, assert_same, collect, copied, make_agent, train, update
+from tests.agents.loops import CPU, assert_same, collect, copied, make_agent, through_a_file, train, update
+from tests.envs.fakes import Unsaved
 
 SMALL = NetworkConfig(hidden=(16,))
 TWO_GROUPS, ONE_GROUP = "simple_speaker_listener_v4", "simple_spread_v3"
@@ -106,7 +106,7 @@ def test_actors_act_on_their_own_observations(algo: str):
 # ---- advantages of a whole batch
 
 
-class Patchwork:
+class Patchwork(Unsaved):
     """Two agents whose every observation is a number of its own, and who end by themselves: one dies early, a copy is
     cut off or truly ends at random. What they really saw at an end is told apart from what comes next.
     """
@@ -138,15 +138,6 @@ class Patchwork:
         following = {"g": obs}
         next_obs = {"g": led_to} if over.any() else following
         return Step(following, next_obs, {"g": reward}, {"g": terminated}, {"g": truncated}, {"g": alive}, over)
-
-    def state_dict(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("normalize_value", [False, True])
@@ -432,10 +423,7 @@ def test_state_in_the_middle_of_a_batch_goes_on_bit_for_bit(algo: str, share: bo
         step = env.step(agent.act(obs))
         agent.observe(step)
         obs = step.obs
-    file = io.BytesIO()
-    torch.save({"agent": agent.state_dict(), "env": env.state_dict()}, file)
-    file.seek(0)
-    state = torch.load(file, weights_only=True)
+    state = through_a_file({"agent": agent.state_dict(), "env": env.state_dict()})
     fresh, fresh_env, _ = begun(TWO_GROUPS, algo, continuous, seed=9, **settings)
     fresh.load_state_dict(state["agent"])
     fresh_obs = fresh_env.load_state_dict(state["env"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any, Literal
 
 import pytest
@@ -20,7 +19,7 @@ from marl_stable.envs.particle import make
 from marl_stable.envs.probe import Remember
 from marl_stable.evaluation import Remembering, play
 from marl_stable.types import PerGroup, UsageError
-from tests.agents.loops import CPU, assert_same, collect, copied, make_agent, train, update
+from tests.agents.loops import CPU, assert_same, collect, copied, make_agent, through_a_file, train, update
 from tests.agents.test_mappo import ONE_GROUP, TWO_GROUPS, Patchwork
 
 Kind = Literal["none", "gru", "lstm"]
@@ -303,10 +302,7 @@ def test_state_in_the_middle_of_a_chunk_goes_on_bit_for_bit(algo: str, kind: Kin
         step = env.step(agent.act(obs))
         agent.observe(step)
         obs = step.obs
-    file = io.BytesIO()
-    torch.save({"agent": agent.state_dict(), "env": env.state_dict()}, file)
-    file.seek(0)
-    state = torch.load(file, weights_only=True)
+    state = through_a_file({"agent": agent.state_dict(), "env": env.state_dict()})
     fresh, fresh_env, _ = begun(seed=9, **settings)
     fresh.load_state_dict(state["agent"])
     fresh_obs = fresh_env.load_state_dict(state["env"])

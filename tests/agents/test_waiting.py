@@ -17,9 +17,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from marl_stable.agents.maddpg import MADDPG
+from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
+from marl_stable.envs.base import BatchedEnv
 from marl_stable.envs.particle import make
 from marl_stable.envs.probe import Allowed, Probe, Relay
+from marl_stable.types import PerGroup
 from tests.agents.loops import CPU, collect, make_agent, make_ddpg, update
 
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim", "bincount"}
@@ -96,6 +100,13 @@ def test_the_counter_lets_pass_what_does_not():
     assert not waits_in(lambda: (x[torch.tensor([0, 2])], torch.where(x > 0, x, 0.0), x.masked_fill(x > 1, 0.0)))
 
 
+def assert_never_waits(agent: MAPPO | MADDPG, env: BatchedEnv, obs: PerGroup) -> None:
+    """In an iteration from the first step of a batch."""
+    assert waits_in(lambda: collect(agent, env, obs)) == {}
+    assert waits_in(lambda: update(agent, 0.5)) == {}
+    assert waits_in(agent.action_signals) == {}
+
+
 @pytest.mark.parametrize("algo", ["mappo", "ippo"])
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("continuous", [False, True])
@@ -107,9 +118,7 @@ def test_a_whole_iteration_never_waits(algo: str, share: bool, continuous: bool)
     obs = env.reset(1)
     obs, _ = collect(agent, env, obs)
     update(agent)
-    assert waits_in(lambda: collect(agent, env, obs)) == {}
-    assert waits_in(lambda: update(agent, 0.5)) == {}
-    assert waits_in(agent.action_signals) == {}
+    assert_never_waits(agent, env, obs)
 
 
 @pytest.mark.parametrize("algo", ["mappo", "ippo"])
@@ -122,9 +131,7 @@ def test_nor_does_one_with_memory(algo: str, share: bool, kind: Literal["gru", "
     obs = env.reset(1)
     obs, _ = collect(agent, env, obs)
     update(agent)
-    assert waits_in(lambda: collect(agent, env, obs)) == {}
-    assert waits_in(lambda: update(agent, 0.5)) == {}
-    assert waits_in(agent.action_signals) == {}
+    assert_never_waits(agent, env, obs)
     player = agent.player()
     assert waits_in(lambda: player(obs)) == {}
     assert waits_in(lambda: player.ended(torch.arange(8) > 3)) == {}
@@ -155,9 +162,7 @@ def test_nor_do_masks_and_turns(game: type[Probe], algo: str):
     obs = env.reset(1)
     obs, _ = collect(agent, env, obs)
     update(agent)
-    assert waits_in(lambda: collect(agent, env, obs)) == {}
-    assert waits_in(lambda: update(agent, 0.5)) == {}
-    assert waits_in(agent.action_signals) == {}
+    assert_never_waits(agent, env, obs)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

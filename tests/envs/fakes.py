@@ -9,6 +9,21 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import AECEnv  # type: ignore[import-untyped]
 
+from marl_stable.types import PerGroup
+
+
+class Unsaved:
+    """The part of a batched environment that a test without checkpoints has no use for."""
+
+    def state_dict(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
 
 class Walk:
     """A ParallelEnv whose observations are a random walk: they depend on the seed and on every action so far.

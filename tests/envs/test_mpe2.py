@@ -12,7 +12,8 @@ from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.envs.vector import episode_seed
-from marl_stable.types import Box, Discrete, PerGroup, Step
+from marl_stable.types import Box, Discrete, Step
+from tests.envs.playing import random_actions
 
 CPU = torch.device("cpu")
 
@@ -40,19 +41,6 @@ GROUPS = {
 
 def make(env_id: str, num_envs: int = 2, **kwargs: object) -> BatchedEnv:
     return catalog.make(EnvConfig(id=env_id, kwargs=kwargs), CPU, num_envs)
-
-
-def random_actions(env: BatchedEnv, generator: torch.Generator) -> PerGroup:
-    actions = {}
-    for group in env.spec.groups:
-        shape = (env.num_envs, len(group.agents))
-        if isinstance(group.action, Discrete):
-            actions[group.name] = torch.randint(group.action.n, shape, generator=generator)
-        else:
-            assert isinstance(group.action, Box)
-            low, high = torch.tensor(group.action.low), torch.tensor(group.action.high)
-            actions[group.name] = low + (high - low) * torch.rand(*shape, len(low), generator=generator)
-    return actions
 
 
 def play(env: BatchedEnv, steps: int, seed: int = 0) -> list[Step]:

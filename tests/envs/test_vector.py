@@ -19,8 +19,9 @@ from marl_stable.envs.ends import EndsAs
 from marl_stable.envs.pettingzoo import ParallelCopy
 from marl_stable.envs.vector import VectorEnv, episode_seed
 from marl_stable.episodes import EpisodeStatistics
-from marl_stable.types import Box, Discrete, EnvironmentFailure, PerGroup, Step, UsageError
+from marl_stable.types import EnvironmentFailure, Step, UsageError
 from tests.envs.fakes import Walk
+from tests.envs.playing import random_actions
 
 CPU = torch.device("cpu")
 TWO_NUMBERS = spaces.Box(-1, 1, (2,))
@@ -28,18 +29,6 @@ TWO_NUMBERS = spaces.Box(-1, 1, (2,))
 
 def vector(make: Any, num_envs: int = 2) -> VectorEnv:
     return VectorEnv(LocalCrew(lambda: ParallelCopy(make(), "walk"), "walk", num_envs), CPU)
-
-
-def random_actions(env: BatchedEnv, generator: torch.Generator) -> PerGroup:
-    actions = {}
-    for group in env.spec.groups:
-        shape = (env.num_envs, len(group.agents))
-        if isinstance(group.action, Discrete):
-            actions[group.name] = torch.randint(group.action.n, shape, generator=generator)
-        else:
-            assert isinstance(group.action, Box)
-            actions[group.name] = torch.rand(*shape, len(group.action.low), generator=generator)
-    return actions
 
 
 def play(env: BatchedEnv, steps: int, seed: int = 0) -> list[Step]:

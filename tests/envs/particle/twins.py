@@ -16,7 +16,8 @@ from marl_stable.envs.particle import ParticleEnv
 from marl_stable.envs.particle.simple_adversary import SimpleAdversary
 from marl_stable.envs.particle.simple_reference import SimpleReference
 from marl_stable.envs.particle.simple_speaker_listener import SimpleSpeakerListener
-from marl_stable.types import Box, Discrete, PerGroup
+from marl_stable.types import Discrete, PerGroup
+from tests.envs import playing
 
 CPU = torch.device("cpu")
 
@@ -28,15 +29,7 @@ def make(name: str, num_envs: int = 3, **kwargs: Any) -> ParticleEnv:
 
 
 def random_actions(env: ParticleEnv, obs: PerGroup, draw: torch.Generator) -> PerGroup:
-    actions = {}
-    for group in env.spec.groups:
-        shape = (env.num_envs, len(group.agents))
-        if isinstance(group.action, Discrete):
-            actions[group.name] = torch.randint(group.action.n, shape, generator=draw)
-        else:
-            assert isinstance(group.action, Box)
-            actions[group.name] = torch.rand(*shape, len(group.action.low), generator=draw)
-    return roughly(actions, draw)
+    return roughly(playing.random_actions(env, draw), draw)
 
 
 def towards(offset: torch.Tensor, continuous: bool) -> torch.Tensor:
