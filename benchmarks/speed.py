@@ -65,7 +65,7 @@ def training(
             episodes.add(step)
             obs = step.obs
         agent.update(0.0, lambda: False)
-        agent.action_signals()
+        agent.signals(True)
         episodes.take()
         return agent.rollout_steps * copies / (time.perf_counter() - began)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from marl_stable.monitor.stability_monitor import StabilityMonitor
     from marl_stable.policy import Policy, load_policy
     from marl_stable.run import Run, train
     from marl_stable.types import EnvironmentFailure, UsageError
@@ -18,12 +19,22 @@ _HOMES = {
     "EnvironmentFailure": "marl_stable.types",
     "Policy": "marl_stable.policy",
     "Run": "marl_stable.run",
+    "StabilityMonitor": "marl_stable.monitor.stability_monitor",
     "UsageError": "marl_stable.types",
     "load_policy": "marl_stable.policy",
     "train": "marl_stable.run",
 }
 
-__all__ = ["EnvironmentFailure", "Policy", "Run", "UsageError", "__version__", "load_policy", "train"]
+__all__ = [
+    "EnvironmentFailure",
+    "Policy",
+    "Run",
+    "StabilityMonitor",
+    "UsageError",
+    "__version__",
+    "load_policy",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

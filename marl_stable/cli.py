@@ -8,13 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from marl_stable import configs, flags
-from marl_stable.agents.config import ALGORITHMS
-from marl_stable.config import RunConfig, unknown
+from marl_stable.agents.config import ALGORITHMS, default_config
+from marl_stable.config import RunConfig
+from marl_stable.conversion import unknown
 from marl_stable.envs import catalog
 from marl_stable.report.files import to_json
 from marl_stable.types import EnvironmentFailure, UsageError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from marl_stable.run import Run
 
 EXIT = {"finished": 0, "stopped": 3, "interrupted": 130}
+LADDER_ONLY = ("rung_steps", "seeds", "json")
 Asked = TypeVar("Asked")
 
 
@@ -73,6 +75,18 @@ class Render:
 
 
 @dataclass(frozen=True)
+class Ladder(RunConfig):
+    """Train the plain network and then each measure on top of the former, briefly; say which are enough."""
+
+    rung_steps: int | None = None
+    """Steps of each rung; unset: a fifth of total_steps."""
+    seeds: int = 1
+    """Runs of each rung, with the seeds from `seed` on."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
 class Resume:
     """Go on with the run in a folder, with the configuration that it has."""
 
@@ -82,6 +96,31 @@ class Resume:
     """New end, counted from the run's very beginning; unset: as before."""
     quiet: bool = False
     """No progress bar and no summary; warnings still appear."""
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Say what went wrong in a run, running, finished or crashed: why, since when, and what to change. Reads only."""
+
+    json: bool = False
+    """Print the content of diagnosis.json."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which algorithm; unset: all."""
+
+    name: str | None = None
+    """Only this algorithm, `--algo` for short."""
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """Play tiny games with known answers and take updates apart, for every algorithm: is the machinery sound here?"""
+
+    json: bool = False
+    """Print one JSON object."""
+    algo: Chosen = Chosen()
 
 
 @dataclass(frozen=True)
@@ -131,8 +170,23 @@ def train(words: list[str]) -> int:
     return _exit_code(run.start(config))
 
 
+def ladder(words: list[str]) -> int:
+    """Try the measures one after the other, from the plain network upward"""
+    asked = _configured(words, "ladder", lambda base: Ladder(**_fields(base)))
+    catalog.require_known(asked.env.id)
+    from marl_stable import ladder as steps
+
+    config = RunConfig(**{name: value for name, value in _fields(asked).items() if name not in LADDER_ONLY})
+    return 0 if steps.report(config, asked.rung_steps, asked.seeds, asked.json, _say) else EXIT["interrupted"]
+
+
 def train_config(words: list[str]) -> RunConfig:
     """The run that `train [PRESET] [flags]` describes."""
+    return _configured(words, "train", lambda base: base)
+
+
+def _configured(words: list[str], command: str, defaults: Callable[[RunConfig], Asked]) -> Asked:
+    """What `COMMAND [PRESET] [flags]` asks for, by flags over what `defaults` makes of the preset."""
     layers = []
     if words and not words[0].startswith("-"):
         layers.append(configs.read_preset(words[0]))
@@ -140,8 +194,8 @@ def train_config(words: list[str]) -> RunConfig:
     algorithm, measures = flags.find(words, "--algo.name"), flags.find(words, "--measures")
     first = {"algo": {"name": algorithm}} if algorithm else {}  # it decides which flags there are
     base = configs.resolve(*layers, first | ({"measures": measures} if measures else {}))
-    others, config = _read(words, base, "train")
-    _refuse(others, "train")
+    others, config = _read(words, defaults(base), command)
+    _refuse(others, command)
     return config
 
 
@@ -181,6 +235,28 @@ def render(words: list[str]) -> int:
     return 0
 
 
+def diagnose(words: list[str]) -> int:
+    """Say what went wrong in a run, and why"""
+    others, asked = _read(words, Diagnose(), "diagnose")
+    run = _run_folder(others, "diagnose")
+    from marl_stable import diagnosing
+    from marl_stable.report.page import page
+
+    found = diagnosing.diagnose_run(run)
+    _say(to_json(found, indent=2) if asked.json else page(found, str(run)))
+    return 0
+
+
+def selftest(words: list[str]) -> int:
+    """Play games with known answers, with every algorithm"""
+    others, asked = _read(words, Selftest(), "selftest")
+    _refuse(others, "selftest")
+    names = list(ALGORITHMS) if asked.algo.name is None else [default_config(asked.algo.name).name]
+    from marl_stable.investigate import selftest as tests
+
+    return 0 if tests.report(names, asked.json, _say) else 1
+
+
 def envs(words: list[str]) -> int:
     """List environments"""
     return _list("envs", words, dict(catalog.ids()))
@@ -199,7 +275,10 @@ def presets(words: list[str]) -> int:
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train, "[PRESET] [flags] | --resume RUN [--total-steps N]"),
     "eval": (evaluate, "RUN [--env ID] [--against RUN|random --team TEAM]"),
+    "ladder": (ladder, "PRESET [flags] [--json]"),
+    "diagnose": (diagnose, "RUN [--json]"),
     "render": (render, "RUN -o FILE.gif"),
+    "selftest": (selftest, "[--algo NAME] [--json]"),
     "envs": (envs, "[--json]"),
     "algos": (algos, "[--json]"),
     "presets": (presets, "[--json]"),
@@ -240,6 +319,10 @@ def _refuse(others: list[str], command: str) -> None:
     if others:
         usage = f"marl-stable {command} {COMMANDS[command][1]}"
         raise UsageError(f"{others[0]!r} is one word too many; the usage is: {usage}.")
+
+
+def _fields(config: RunConfig) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in fields(config)}
 
 
 def _exit_code(run: Run) -> int:

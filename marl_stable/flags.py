@@ -1,7 +1,7 @@
 """The command line of a configuration, made by tyro from its dataclasses. The one file that knows tyro; no torch here.
 
-Every field is a flag: the key `a.b_c` is `--a.b-c`, its values are those of `config.convert`, like those of presets and
-of Python, and its text below the field is its help. A mistake is one sentence, wherever it was made.
+Every field is a flag: the key `a.b_c` is `--a.b-c`, its values are those of `conversion.convert`, like those of presets
+and of Python, and its text below the field is its help. A mistake is one sentence, wherever it was made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from marl_stable.config import convert, describe, kinds, unknown
+from marl_stable.conversion import convert, describe, kinds, unknown
 from marl_stable.types import UsageError
 
 Asked = TypeVar("Asked")
@@ -106,7 +106,7 @@ def _with_value(words: list[str], i: int, known: dict[str, Any], command: str) -
 
 
 def _one_rule() -> ConstructorRegistry:
-    """Every value is read by `config.convert`."""
+    """Every value is read by `conversion.convert`."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule

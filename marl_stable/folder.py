@@ -27,6 +27,8 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.csv"
         self.incidents = path / "incidents.jsonl"
+        self.recording = path / "recording"
+        self.diagnosis = path / "diagnosis.json"
         self.metadata: dict[str, Any] = {}
         self._made: list[Path] = []  # folders that `create` made, the innermost first
         self._lock: int | None = None

@@ -6,15 +6,17 @@ import contextlib
 from typing import Any
 
 from marl_stable import checkpoint
-from marl_stable.config import to_dict
+from marl_stable.conversion import to_dict
 from marl_stable.evaluation import Episodes, summarize
 from marl_stable.folder import IncidentFile, RunFolder
-from marl_stable.monitor.detectors import Incident
+from marl_stable.monitor.detectors import Incident, in_words
+from marl_stable.recorder import Recorder, labels
 from marl_stable.replay_files import ReplayFiles
-from marl_stable.report.sinks import Sinks
+from marl_stable.report.sinks import Sink, Sinks
 from marl_stable.report.terminal import Progress
 from marl_stable.training import Training
 from marl_stable.types import Box, spec_to_dict
+from marl_stable.watching import Host
 
 HISTOGRAM_DIMENSIONS = 32  # per agent; the first ones
 
@@ -33,6 +35,7 @@ class RunObserver:
         """`resumed_at`: go on with the files there as they were at that step, without tags that begin with `undo`."""
         self.folder, self.progress, self.baselines = folder, progress, baselines
         self.sinks = Sinks(folder.path, progress.warn, resumed_at, undo)
+        self._resumed_at = resumed_at
         self.incidents = IncidentFile(folder.incidents, resumed_at)
         self._discrete: dict[str, bool] = {}
         self._return: float | None = None
@@ -42,11 +45,18 @@ class RunObserver:
         groups = training.envs.spec.groups
         self._replay = ReplayFiles(self.folder.replay, training.agent.rings())
         self._discrete = {agent: not isinstance(g.action, Box) for g in groups for agent in g.agents}
+        named = labels(training.envs.spec, training.agent.layer_names())
+        at, folder = self._resumed_at, self.folder.recording
+        self._recorder = None
+        if training.watched:
+            self._recorder = Sink("the recording", lambda: Recorder(folder, named, at), self.progress.warn)
 
-    def logged(self, steps: int, row: dict[str, float], counts: dict[str, list[float]]) -> None:
+    def logged(self, steps: int, row: dict[str, float], found: Host, counts: dict[str, list[float]]) -> None:
         """Write an iteration's figures and show where the run stands."""
         row = {tag: value for tag, value in row.items() if not (tag.startswith("charts/") and value != value)}
         self.sinks.write({"steps": steps, **row})
+        if self._recorder:
+            self._recorder.call(lambda recorder: recorder.write(steps, found))
         for place, bins in counts.items():
             agent, _, dimension = place.rpartition("/")
             if int(dimension) < HISTOGRAM_DIMENSIONS:
@@ -113,20 +123,3 @@ def training_state(training: Training) -> dict[str, Any]:
         "spec": spec_to_dict(training.agent.spec),
         "training": training.state_dict(),
     }
-
-
-def in_words(incident: Incident) -> str:
-    """An incident as one line for the terminal."""
-    where = ", ".join(f"{key} {value}" for key, value in incident.where.items())
-    if incident.kind == "repeated_action":
-        evidence = ", ".join(f"{key.replace('_', ' ')} {value:.2f}" for key, value in incident.evidence.items())
-        told = f"repeats one action ({incident.value:.0%} the same{'; ' + evidence if evidence else ''})"
-        return f"at {incident.steps:,} steps {where} {told}."
-    if incident.kind == "worker_failure":
-        done = "restarted, the episodes it cost begin anew" if incident.action == "restarted" else "no more restarts"
-        count = f"failure {incident.value:.0f} of {incident.limit:.0f} that are survived"
-        return f"at {incident.steps:,} steps {incident.evidence['reason']}; {done} ({count})."
-    if incident.kind == "replay_differs":
-        return f"at {incident.steps:,} steps {where} could not be replayed to where it was, and begins a new episode."
-    done = {"skipped_update": "those updates were skipped", "none": "nothing was done"}[incident.action]
-    return f"at {incident.steps:,} steps {incident.value:.1%} of gradients were not finite ({where}); {done}."

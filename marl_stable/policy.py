@@ -15,7 +15,7 @@ from marl_stable.agents import algorithm
 from marl_stable.agents.base import Agent
 from marl_stable.agents.config import default_config
 from marl_stable.checkpoint import Damaged, load
-from marl_stable.config import override
+from marl_stable.conversion import override
 from marl_stable.networks.heads import Answer, Categorical
 from marl_stable.types import (
     Box,

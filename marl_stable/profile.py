@@ -28,7 +28,7 @@ class Stopwatch:
         self._wrap(training.agent, "observe", "storing")
         self._wrap(training.episodes, "add", "storing")
         self._wrap(training.agent, "update", "learning")
-        self._wrap(training.agent, "action_signals", "watching")
+        self._wrap(training.agent, "signals", "watching")
         self._wrap(training.agent, "action_counts", "watching")
         self._wrap(observer, "logged", "logging")
         self._wrap(observer, "save", "saving")

@@ -18,13 +18,18 @@ def gae(
     ended: Tensor,
     gamma: float,
     gae_lambda: float,
+    acted: Tensor | None = None,
 ) -> Tensor:
     """Generalised advantage estimates (Schulman et al. 2016, eq. 16), all `(T, E, A)`.
 
     A_t = d_t + gamma lambda (1 - ended_t) A_{t+1}   with   d_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t),
-    where `next_value` is the value of the state the action led to, also at an episode's end.
+    where `next_value` is the value of the state the action led to, also at an episode's end. Where an agent has not
+    `acted`, or its step was excluded, d_t is 0, what a true critic expects: no reward that is missing becomes a lesson
+    for the steps before.
     """
     delta = reward + gamma * next_value.masked_fill(terminated, 0.0) - value
+    if acted is not None:
+        delta = delta.masked_fill(~acted, 0.0)
     advantage = torch.empty_like(delta)
     running = torch.zeros_like(delta[0])
     for t in range(len(delta) - 1, -1, -1):

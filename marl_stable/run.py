@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shlex
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +17,21 @@ from marl_stable.agents import algorithm
 from marl_stable.agents.config import ActorCriticConfig
 from marl_stable.checkpoint import load_newest
 from marl_stable.config import RunConfig
+from marl_stable.diagnosing import diagnose_run, write_diagnosis
 from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.folder import RunFolder, read_incidents
-from marl_stable.investigate import baselines
+from marl_stable.interruption import Signals, signals_taken
+from marl_stable.investigate import baselines, preflight
 from marl_stable.monitor.detectors import Incident
 from marl_stable.observer import RunObserver
 from marl_stable.profile import Stopwatch
 from marl_stable.provenance import git_commit, versions
 from marl_stable.replay_files import ReplayFiles
-from marl_stable.report.terminal import Outcome, Progress, summary
+from marl_stable.report.page import page
+from marl_stable.report.terminal import Outcome, Progress, show, summary
 from marl_stable.training import Training, evaluate
-from marl_stable.types import EnvironmentFailure, UsageError
+from marl_stable.types import EnvironmentFailure, Stopped, UsageError, spec_to_dict
 
 MAX_AUTO_GAMMA = 0.995
 
@@ -60,6 +59,10 @@ class Run:
         points = self.folder.metadata["returns"]
         return [(int(steps), math.nan if value is None else float(value)) for steps, value in points]
 
+    def diagnose(self) -> dict[str, Any]:
+        """What went wrong, why, since when, and what to change: the content of `diagnosis.json`."""
+        return diagnose_run(self.path)
+
     @property
     def incidents(self) -> list[dict[str, Any]]:
         """What the monitor saw and did, as in `incidents.jsonl`."""
@@ -82,11 +85,9 @@ def start(config: RunConfig) -> Run:
     Raises UsageError where the configuration, the run folder or the environment is not fit to begin with.
     """
     device = _device(config.device)
-    if config.stability == "repair":
-        raise UsageError("stability is 'repair', which this release does not have; use guard, monitor or off.")
     torch.set_num_threads(config.threads)
     folder = RunFolder.create(Path(config.run_dir) if config.run_dir else _default_path(config))
-    with _signals() as signals:
+    with signals_taken() as signals:
         try:
             training = _begin(folder, config, device)
         except BaseException as error:
@@ -105,9 +106,11 @@ def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Traini
     envs, eval_env = _environments(config, device)
     at_random = baselines.random_play(eval_env, config.seed)
     config = replace(config, algo=_with_gamma(config.algo, at_random.horizon()))
-    training = _training(config, envs, eval_env, device)
+    training = _training(config, envs, eval_env, device, float(at_random.episodes.mean_returns().mean()))
     training.agent.initialize_statistics(at_random.obs)
     origin = {"init_from": transfer.take_over(training.agent, config.init_from)} if config.init_from else {}
+    if training.watched:
+        origin["preflight"] = preflight.inspect(training.agent, eval_env, at_random, config.seed)
     folder.begin(
         configs.write(config),
         steps=0,
@@ -117,6 +120,7 @@ def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Traini
         versions=versions(),
         git_commit=git_commit(),
         baselines=baselines.measure(eval_env, at_random, config.seed),
+        spec=spec_to_dict(envs.spec),
         returns=[],
         **origin,
     )
@@ -127,7 +131,7 @@ def resume(path: Path, total_steps: int | None = None, quiet: bool = False) -> R
     """Go on with a run, exactly as if it had never stopped. Raises UsageError where that cannot be."""
     folder = RunFolder.open(path)
     folder.lock()
-    with _signals() as signals:
+    with signals_taken() as signals:
         try:
             training, warning = _reload(folder, total_steps, quiet)
         except BaseException:
@@ -148,7 +152,8 @@ def _reload(folder: RunFolder, total_steps: int | None, quiet: bool) -> tuple[Tr
         where = f"{str(folder.path)!r} has {state['steps']} of {config.total_steps} steps"
         raise UsageError(f"{where}; add --total-steps to train longer.")
     envs, eval_env = _environments(config, device)
-    training = _training(config, envs, eval_env, device)
+    random = (folder.metadata.get("baselines") or {}).get("random") or {}
+    training = _training(config, envs, eval_env, device, random.get("return"))
     training.load_state_dict(state["training"])
     rings = training.agent.rings()
     ReplayFiles(folder.replay, rings).load(rings)
@@ -159,7 +164,7 @@ def _reload(folder: RunFolder, total_steps: int | None, quiet: bool) -> tuple[Tr
 def _conduct(
     folder: RunFolder,
     training: Training,
-    signals: _Signals,
+    signals: Signals,
     resumed_at: int | None = None,
     warning: str | None = None,
 ) -> Run:
@@ -189,7 +194,7 @@ def _conduct(
             # Evaluated after saving: going on takes back what only the end calls for.
             if status == "finished" and not _evaluated(training) and not evaluate(training, observer, signals):
                 status = "interrupted"
-        except EnvironmentFailure as error:
+        except (EnvironmentFailure, Stopped) as error:
             status, reason = "stopped", str(error)
             loop.report_failures(training, observer)
             observer.save(training)
@@ -199,10 +204,13 @@ def _conduct(
             raise
     returns = [list(point) for point in training.returns]
     folder.end(status, reason=reason, steps=training.steps, seconds=training.seconds, returns=returns)
+    found = _diagnosis(folder, training, progress)
     if reason:
         progress.warn(f"stopped: {reason}")
     if not config.quiet:
         summary(_outcome(folder, training, status, shown, observer))
+        if found and found["findings"]:
+            show(page(found, str(folder.path)))
         if watch:
             watch.show()
     elif status == "interrupted":
@@ -210,6 +218,20 @@ def _conduct(
     training.envs.close()
     training.eval_env.close()
     return Run(folder)
+
+
+def _diagnosis(folder: RunFolder, training: Training, progress: Progress) -> dict[str, Any] | None:
+    """Written beside the run that has ended; None where nothing was watched, or where it cannot be made or written:
+    no fault of the diagnosis may cost a run."""
+    if not training.watched:
+        return None
+    try:
+        found = diagnose_run(folder.path)
+        write_diagnosis(folder.path, found)
+    except (OSError, UsageError) as error:
+        progress.warn(f"diagnosis.json could not be written ({error}).")
+        return None
+    return found
 
 
 def _evaluated(training: Training) -> bool:
@@ -227,12 +249,14 @@ def _environments(config: RunConfig, device: torch.device) -> tuple[BatchedEnv, 
     return envs, catalog.make(config.env, device, min(copies, config.eval_episodes))
 
 
-def _training(config: RunConfig, envs: BatchedEnv, eval_env: BatchedEnv, device: torch.device) -> Training:
+def _training(
+    config: RunConfig, envs: BatchedEnv, eval_env: BatchedEnv, device: torch.device, random_return: float | None
+) -> Training:
     algo = config.algo
     assert isinstance(algo, ActorCriticConfig)
-    refuse = config.stability == "guard"
-    agent = algorithm(algo.name)(envs.spec, algo, envs.num_envs, device, config.seed, refuse)
-    return Training(config, agent, envs, eval_env, envs.reset(config.seed))
+    refuse, watch = config.stability in ("guard", "repair"), config.stability != "off"
+    agent = algorithm(algo.name)(envs.spec, algo, envs.num_envs, device, config.seed, refuse, watch)
+    return Training(config, agent, envs, eval_env, envs.reset(config.seed), random_return=random_return)
 
 
 def _with_gamma(algo: Any, horizon: float) -> Any:
@@ -260,40 +284,6 @@ def _default_path(config: RunConfig) -> Path:
         twin += 1
         path = path.with_name(f"{path.name.partition('_')[0]}_{twin}")
     return path
-
-
-class _Signals:
-    """Whether SIGINT or SIGTERM has asked for an end; a second one, or one before there is anything to save, is an end.
-
-    The loop asks between steps, so that what it saves is whole.
-    """
-
-    def __init__(self) -> None:
-        self.saving = False
-        self._asked = False
-
-    def __call__(self) -> bool:
-        return self._asked
-
-    def handle(self, number: int, frame: object) -> None:
-        """What Python calls at a signal."""
-        if self._asked or not self.saving:
-            raise KeyboardInterrupt
-        self._asked = True
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Signals]:
-    signals = _Signals()
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
-        yield signals
-        return
-    before = {number: signal.signal(number, signals.handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _outcome(

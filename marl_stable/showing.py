@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from marl_stable import configs
 from marl_stable.acting import at_random, by_agent, mixed
 from marl_stable.agents.base import Agent
-from marl_stable.config import EnvConfig, require, unknown
+from marl_stable.config import EnvConfig
+from marl_stable.conversion import require, unknown
 from marl_stable.envs import catalog, factory
 from marl_stable.envs.pettingzoo import Copy
 from marl_stable.evaluation import Act, play, summarize

@@ -11,19 +11,24 @@ from typing import Any, Literal, Protocol
 import torch
 
 from marl_stable.acting import by_agent
-from marl_stable.agents.base import Agent, Stats
+from marl_stable.agents.base import Agent, Stats, copied
 from marl_stable.config import RunConfig
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.episodes import EpisodeStatistics
 from marl_stable.evaluation import Episodes, play_unless
-from marl_stable.monitor.detectors import Incident, RepeatedAction
+from marl_stable.monitor.detectors import Incident, RepeatedAction, in_words
+from marl_stable.monitor.guard import LOWEST, Guard
+from marl_stable.monitor.table import NETWORKS
 from marl_stable.rewards import team_mean
-from marl_stable.types import PerGroup, Step
+from marl_stable.types import PerGroup, Step, Stopped
+from marl_stable.validation import Mended, Validation
 from marl_stable.watching import (
+    Host,
     non_finite_share,
     non_finite_updates,
     repeated_actions,
     row_of,
+    skipped_spikes,
     to_host,
     worker_failures,
 )
@@ -38,8 +43,8 @@ COUNTERS = ("steps", "iteration", "seconds", "evaluation_due", "checkpoint_due")
 class Observer(Protocol):
     """Who is told what happens; run.py writes it to files and to the terminal."""
 
-    def logged(self, steps: int, row: dict[str, float], counts: dict[str, list[float]]) -> None:
-        """An iteration's figures, and now and then the counts of actions."""
+    def logged(self, steps: int, row: dict[str, float], found: Host, counts: dict[str, list[float]]) -> None:
+        """An iteration's figures, the parts that they were made of, and now and then the counts of actions."""
 
     def evaluated(self, training: Training, episodes: Episodes) -> None:
         """Greedy episodes were played; their figures complete the last row."""
@@ -67,6 +72,7 @@ class Training:
     iteration: int = 0
     seconds: float = 0.0
     returns: list[tuple[int, float]] = field(default_factory=list)  # (steps, evaluation return)
+    random_return: float | None = None  # of random play, where measured
     evaluation_due: bool = False
     checkpoint_due: bool = False
 
@@ -74,15 +80,26 @@ class Training:
         self.episodes = EpisodeStatistics(self.envs)
         self.detector = RepeatedAction(self.envs.spec)
         self.greedy_detector = RepeatedAction(self.envs.spec)
+        self.validation = Validation(self.envs, self.acts)
+        self.guard = Guard(self.config.total_steps, self.random_return, repairs=self.config.stability == "repair")
+        if self.watched:
+            self.obs = self.validation.first(self.obs)
 
     @property
     def watched(self) -> bool:
         """Whether anything is monitored."""
         return self.config.stability != "off"
 
+    @property
+    def acts(self) -> bool:
+        """Whether the guard does anything about what is seen."""
+        return self.config.stability in ("guard", "repair")
+
     def lesson(self, step: Step) -> Step:
-        """What the agent is told of a step: everybody's own reward, or their team's mean."""
-        return step if self.config.env.reward == "own" else team_mean(step, self.envs.spec)
+        """What the agent is told of a step: its own reward or its team's mean, and what not to learn from."""
+        if self.config.env.reward == "mean":
+            step = team_mean(step, self.envs.spec, self.validation.unpaid)
+        return self.validation.exclude(step)
 
     def advance(self, seconds: float) -> None:
         """Count an iteration, and note what its steps make due."""
@@ -101,6 +118,8 @@ class Training:
             "episodes": self.episodes.state_dict(),
             "detector": self.detector.state_dict(),
             "greedy_detector": self.greedy_detector.state_dict(),
+            "validation": self.validation.state_dict(),
+            "guard": self.guard.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -109,7 +128,11 @@ class Training:
             setattr(self, name, state[name])
         self.returns = [(steps, value) for steps, value in state["returns"]]
         self.agent.load_state_dict(state["agent"])
+        self.validation.load_state_dict(state["validation"])
+        self.guard.load_state_dict(state["guard"])
         self.obs = self.envs.load_state_dict(state["envs"])
+        if self.watched:
+            self.obs = self.validation.first(self.obs)
         self.episodes.load_state_dict(state["episodes"])
         self.detector.load_state_dict(state["detector"])
         self.greedy_detector.load_state_dict(state["greedy_detector"])
@@ -145,6 +168,8 @@ def collect(run: Training, observer: Observer, interrupted: Callable[[], bool]) 
             return False
         step = run.envs.step(run.agent.act(run.obs))
         report_failures(run, observer)
+        if run.watched:
+            step = run.validation.check(step)
         run.agent.observe(run.lesson(step))
         run.episodes.add(step)
         run.obs = step.obs
@@ -152,21 +177,71 @@ def collect(run: Training, observer: Observer, interrupted: Callable[[], bool]) 
 
 
 def log(run: Training, stats: Stats, seconds: float, observer: Observer) -> None:
-    """Hand on the figures of an iteration that took `seconds`, and what the monitor makes of them."""
-    spec, guarded = run.envs.spec, run.config.stability == "guard"
-    signals = run.agent.action_signals() if run.watched else {}
-    found = to_host({**run.episodes.take(), **stats, **signals})
+    """Hand on the figures of an iteration that took `seconds`, and let monitor and guard make of them what they do.
+
+    Raises Stopped where the guard ends the run.
+    """
+    figures = {**run.episodes.take(), **stats}
+    if run.watched:
+        probe = run.iteration % run.agent.probe_every == 1 % run.agent.probe_every
+        figures |= run.agent.signals(probe) | run.validation.take()
+    found = to_host(figures)
     speed = run.agent.rollout_steps * run.envs.num_envs / seconds
     row = {"seconds": run.seconds, "charts/steps_per_second": speed} | row_of(found)
     counts: dict[str, list[float]] = {}
     if run.watched:
         row["stability/non_finite_share"] = non_finite_share(found)
-        incidents = non_finite_updates(run.steps, spec, found, "skipped_update" if guarded else "none")
-        for incident in incidents + repeated_actions(run.detector, run.steps, spec, found):
-            observer.happened(incident)
         if run.iteration % HISTOGRAM_EVERY == 1:
-            counts = to_host({"counts": run.agent.action_counts()})["counts"]
-    observer.logged(run.steps, row, counts)
+            bins = to_host({"counts": run.agent.action_counts()})["counts"]
+            counts = {place: values.tolist() for place, values in bins.items()}
+    observer.logged(run.steps, row, found if run.watched else {}, counts)
+    if run.watched:
+        watch(run, found, observer)
+
+
+def watch(run: Training, found: Host, observer: Observer) -> None:
+    """What the monitor sees in an iteration's figures, and what the guard does about it."""
+    spec = run.envs.spec
+    incidents = non_finite_updates(run.steps, spec, found, "skipped_update" if run.acts else "none")
+    incidents += skipped_spikes(run.steps, spec, found) if run.acts else []
+    incidents += run.validation.incidents(run.steps, found)
+    for incident in incidents + repeated_actions(run.detector, run.steps, spec, found):
+        observer.happened(incident)
+    if run.acts:
+        defend(run, found, observer)
+    if sentence := run.validation.stop(found):
+        raise Stopped(sentence)
+
+
+def defend(run: Training, found: Host, observer: Observer) -> None:
+    """Carry out what the guard decides, and keep a snapshot of a healthy state."""
+    alarm = bool(run.detector.repeating())
+    for act in run.guard.decide(run.steps, found, alarm):
+        if act.kind in ("lowered_rate", "raised_rate"):
+            run.agent.learners[act.group].optimizer(act.network).scale_rate(act.rows, act.factor, LOWEST)
+        elif act.kind == "reset_moments":
+            run.agent.learners[act.group].optimizer(act.network).reset_moments(act.rows)
+        elif act.kind == "restored":
+            restore(run, act.factor)
+        if act.kind != "raised_rate":
+            observer.happened(act.incident)
+        if act.kind == "stopped":
+            raise Stopped(in_words(act.incident))
+    if run.guard.wants_snapshot(run.steps, found, alarm):
+        state = {name: learner.state_dict() for name, learner in run.agent.learners.items()}
+        run.guard.keep(run.steps, copied(state))
+
+
+def restore(run: Training, factor: float) -> None:
+    """Back to the newest healthy networks, with smaller steps and optimisers that have forgotten what went wrong."""
+    _, state = run.guard.snapshots[-1]
+    for name, learner in run.agent.learners.items():
+        learner.load_state_dict(state[name])
+        for network in NETWORKS:
+            optimizer = learner.optimizer(network)
+            everyone = [True] * optimizer.rows
+            optimizer.scale_rate(everyone, factor, LOWEST)
+            optimizer.reset_moments(everyone)
 
 
 def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool]) -> bool:
@@ -182,15 +257,18 @@ def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool])
             seen.append(raw)
 
     act = by_agent(agent, look=look)
-    episodes = play_unless(interrupted, run.eval_env, act, config.eval_episodes, config.seed + EVAL_SEED)
+    mended = Mended(act) if run.acts else None  # else an observation that is not a number makes actions that are none
+    episodes = play_unless(interrupted, run.eval_env, mended or act, config.eval_episodes, config.seed + EVAL_SEED)
     report_failures(run, observer)
+    for incident in mended.incidents(run.steps, agent.spec) if mended else []:
+        observer.happened(incident)
     if episodes is None:
         return False
     run.evaluation_due = False
     value = float(episodes.mean_returns().mean())
     several_teams = len(run.envs.spec.teams) > 1
-    known = [point for _, point in run.returns if not math.isnan(point)]
-    best = several_teams or value > max(known, default=-math.inf)
+    known = [point for _, point in run.returns if math.isfinite(point)]
+    best = several_teams or (math.isfinite(value) and value > max(known, default=-math.inf))
     run.returns.append((run.steps, value))
     observer.evaluated(run, episodes)
     if best or len(run.returns) == 1:

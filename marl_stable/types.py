@@ -23,6 +23,10 @@ class EnvironmentFailure(Exception):
     """An environment broke its contract or raised while training was under way. Everything is saved; exits 3."""
 
 
+class Stopped(Exception):
+    """The guard ends a run under way, for the reason given. Everything is saved; exits 3."""
+
+
 class Discrete(NamedTuple):
     """One of ``n`` actions, numbered from 0 here and from ``start`` in the environment."""
 

@@ -21,13 +21,17 @@ PACKAGE = "marl_stable"
 
 # The one place that says where a room (a file or folder right below marl_stable/) stands.
 FLOORS = {
-    **dict.fromkeys(("types", "config"), 0),
-    **dict.fromkeys(("returns", "rewards", "normalize", "networks", "optim", "buffers", "turns"), 1),
+    **dict.fromkeys(("types", "conversion", "config"), 0),
+    **dict.fromkeys(
+        ("returns", "rewards", "normalize", "networks", "optim", "clipping", "rates", "buffers", "turns"), 1
+    ),
     **dict.fromkeys(("agents", "envs", "monitor", "configs"), 2),
-    **dict.fromkeys(("report", "checkpoint", "replay_files", "folder", "profile", "provenance"), 3),
-    **dict.fromkeys(("evaluation", "acting", "episodes", "watching", "training"), 3),
+    **dict.fromkeys(
+        ("report", "checkpoint", "replay_files", "recorder", "folder", "interruption", "profile", "provenance"), 3
+    ),
+    **dict.fromkeys(("evaluation", "acting", "episodes", "validation", "watching", "training"), 3),
     **dict.fromkeys(("investigate", "observer", "policy", "transfer"), 4),
-    **dict.fromkeys(("run", "showing"), 5),
+    **dict.fromkeys(("run", "showing", "diagnosing", "trial", "ladder", "experiment"), 5),
     **dict.fromkeys(("__init__", "flags", "cli", "__main__"), 6),
 }
 STRANGERS = {"agents": {"envs"}, "monitor": {"agents", "envs"}}  # room: rooms it must not know
@@ -37,6 +41,7 @@ WITHOUT_TORCH = (
     "marl_stable",
     "marl_stable.types",
     "marl_stable.config",
+    "marl_stable.conversion",
     "marl_stable.agents.config",
     "marl_stable.configs",
     "marl_stable.envs.catalog",

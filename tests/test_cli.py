@@ -17,7 +17,7 @@ import pytest
 from marl_stable import configs
 from marl_stable.agents.config import ALGORITHMS
 from marl_stable.cli import COMMANDS, main, train_config
-from marl_stable.config import keys
+from marl_stable.conversion import keys
 from marl_stable.envs import catalog
 from tests.runs import ROOT, start
 
@@ -61,6 +61,8 @@ MISTAKES = [
     ("eval a b", "'b' is one word too many; the usage is: marl-stable eval RUN"),
     ("eval --checkpoint middle a", "--checkpoint is 'middle'; it must be best|last or none."),
     ("render a", "-o has no value; render needs a file to write"),
+    ("selftest --algo mapo", "unknown algorithm 'mapo'. Did you mean mappo"),
+    ("selftest mappo", "'mappo' is one word too many; the usage is: marl-stable selftest [--algo NAME]"),
     ("presets all", "'all' is one word too many"),
 ]
 
@@ -123,7 +125,7 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
     captured = capsys.readouterr()
     assert captured.err == ""
     listed = [line.split()[0] for line in captured.out.splitlines() if line.startswith("  ")]
-    assert listed == ["train", "eval", "render", "envs", "algos", "presets"] * 3
+    assert listed == ["train", "eval", "diagnose", "render", "selftest", "envs", "algos", "presets"] * 3
     assert main([]) == 2
     assert capsys.readouterr().out == captured.out[: len(captured.out) // 3]
 

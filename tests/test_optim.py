@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from marl_stable.agents.base import mean_of
+from marl_stable.agents.group_learner import step_stats
 from marl_stable.config import NetworkConfig
 from marl_stable.networks.body import Network
-from marl_stable.optim import AdaptiveClip, GuardedAdam, StepStats
+from marl_stable.optim import MOMENTS, GuardedAdam, StepStats
+from tests.agents.loops import assert_same, copied, through_a_file
+from tests.agents.test_waiting import waits_in
 from tests.networks.singles import like_agent
 
 A, N, INPUTS, OUTPUTS = 3, 16, 4, 2
@@ -40,9 +44,10 @@ def loss_of(net: nn.Module, t: int, spoilt: dict[int, float] | None = None) -> T
 
 
 def everything(net: nn.Module, optimizer: GuardedAdam) -> list[Tensor]:
-    """All that belongs to a row, as `(R, ...)` tensors: parameters, moments, and how many steps were taken."""
+    """All that belongs to a row, as `(R, ...)` tensors: parameters, moments, how many steps were taken, step sizes."""
     parameters = [p.detach().reshape(optimizer.rows, -1).clone() for p in net.parameters()]
-    return parameters + [part for part in optimizer.state_dict().values() if isinstance(part, Tensor)]
+    state = optimizer.state_dict()
+    return parameters + [state[name] for name in MOMENTS] + [state["rates"]["factor"], state["rates"]["ramp"]]
 
 
 def row(state: list[Tensor], agent: int) -> Tensor:
@@ -68,7 +73,7 @@ def test_rows_move_as_agents_of_their_own_would_with_torchs_adam(betas: tuple[fl
     net = network(A).double()
     singles = [like_agent(network(None, seed=9).double(), net, a) for a in range(A)]
     twins = [torch_twin(single, 3e-3, betas, eps, decay) for single in singles]
-    optimizer = GuardedAdam(net, A, betas, eps, weight_decay=decay)
+    optimizer = GuardedAdam(net, A, betas=betas, eps=eps, weight_decay=decay)
     for t in range(50):
         x, y = (part.double() for part in data(t))
         optimizer.step((net(x) - y).square().mean((1, 2)).sum(), 3e-3)
@@ -230,103 +235,7 @@ def test_without_a_limit_nothing_is_clipped():
     torch.testing.assert_close(optimizer.m, 0.1 * 1e4 * gradient, rtol=1e-3, atol=1e-3)
 
 
-def fed(norms: list[float], clip: AdaptiveClip | None = None) -> tuple[AdaptiveClip, list[float]]:
-    """A clip after these norms of its only row, and the limits it gave."""
-    clip = clip or AdaptiveClip(1, CPU)
-    return clip, [float(ask(clip, norm)) for norm in norms]
-
-
-def ask(clip: AdaptiveClip, *norms: float) -> Tensor:
-    """The limits `(R,)` when the rows' gradients have these norms."""
-    norm = torch.tensor(norms)
-    return clip(norm, norm.isfinite())
-
-
-def noisy(count: int, seed: int = 0, sigma: float = 0.5) -> list[float]:
-    """Log-normal norms with median 1, as gradient norms are."""
-    noise: list[float] = (sigma * torch.randn(count, generator=torch.Generator().manual_seed(seed))).exp().tolist()
-    return noise
-
-
-def test_the_limit_is_ten_until_sixty_four_norms_are_in():
-    _, limits = fed(noisy(70))
-    assert limits[:64] == [10.0] * 64
-    assert limits[64] != 10.0
-
-
-def test_the_limit_is_the_median_and_four_robust_deviations_of_log_norms():
-    clip, _ = fed(noisy(512))
-    logs = torch.tensor(noisy(512)).log()
-    sigma = 1.4826 * float((logs - logs.median()).abs().median())
-    assert float(clip.limit) == pytest.approx(math.exp(float(logs.median()) + 4 * sigma), rel=1e-3)
-    clip, _ = fed([0.3] * 512)
-    assert float(clip.limit) == pytest.approx(0.3 * math.exp(4 * 0.05), rel=1e-3)
-    clip, _ = fed(noisy(512, sigma=5.0))
-    median = torch.tensor(noisy(512, sigma=5.0)).clamp_max(10).median()
-    assert float(clip.limit) <= 10.01 * float(median)
-
-
-def test_usual_norms_are_hardly_ever_clipped():
-    norms = noisy(3000)
-    _, limits = fed(norms)
-    assert sum(norm > limit for norm, limit in zip(norms, limits, strict=True)) < 15
-
-
-@pytest.mark.parametrize("spike", [1e6, math.nan, math.inf])
-def test_spikes_leave_the_limit_unmoved(spike: float):
-    norms = noisy(600)
-    spiked = [spike if t % 50 == 49 else norm for t, norm in enumerate(norms)]
-    _, plain = fed(norms)
-    _, hit = fed(spiked)
-    assert max(hit) <= 10.0
-    for one, other in zip(hit[64:], plain[64:], strict=True):
-        assert one == pytest.approx(other, rel=0.15)
-    clip, _ = fed(norms)
-    before = float(clip.limit)
-    fed([spike, *norms[:15]], clip)
-    assert float(clip.limit) == pytest.approx(before, rel=0.03)
-
-
-def test_a_burst_longer_than_half_the_window_does_not_lift_the_limit_to_its_height():
-    clip, _ = fed(noisy(512))
-    fed([1e6] * 300, clip)
-    assert float(clip.limit) < 1e3
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_norms_that_are_not_finite_have_no_part_in_the_limit(value: float):
-    clip, _ = fed(noisy(112))
-    before = clip.limit.clone()
-    fed([value] * 160, clip)
-    assert torch.equal(clip.limit, before)
-
-
-@pytest.mark.parametrize(("growth", "steps"), [(1.001, 3000), (1.003, 3000), (1.005, 1500)])
-def test_slow_growth_is_followed_over_three_orders_of_magnitude(growth: float, steps: int):
-    norms = [norm * growth**t for t, norm in enumerate(noisy(steps, sigma=0.3))]
-    clip, limits = fed(norms)
-    assert sum(norm > limit for norm, limit in zip(norms, limits, strict=True)) < 0.01 * steps
-    assert 1 < float(clip.limit) / growth**steps < 10
-
-
-def test_a_scale_far_above_the_first_limit_is_reached():
-    clip, limits = fed([1e4 * norm for norm in noisy(3000)])
-    assert limits[0] == 10.0
-    assert float(clip.limit) > 1e4
-
-
-def test_the_limit_is_never_below_the_median():
-    for sigma in (0.0, 0.01, 1.0, 3.0):
-        clip = AdaptiveClip(1, CPU)
-        for t, norm in enumerate(noisy(700, sigma=sigma)):
-            ask(clip, norm)
-            if t > 64 and t % 16 == 15:
-                assert float(clip.limit) > math.exp(float(clip.ring.nanmedian()))
-
-
 def test_after_a_long_silence_the_first_gradients_are_not_held_below_the_floor_of_adam():
-    clip, _ = fed([1e-9] * 1000)
-    assert float(clip.limit) == pytest.approx(AdaptiveClip.LOWEST)
     parameter = nn.Linear(1000, 1, bias=False)
     optimizer = GuardedAdam(parameter, 1, max_grad_norm="adaptive")
     for _ in range(1000):
@@ -334,18 +243,6 @@ def test_after_a_long_silence_the_first_gradients_are_not_held_below_the_floor_o
     before = parameter.weight.detach().clone()
     optimizer.step(parameter.weight.sum(), 1e-3)
     assert (parameter.weight - before).abs().mean() > 1e-3  # as far as Adam goes
-
-
-def test_rows_have_limits_of_their_own():
-    clip = AdaptiveClip(2, CPU)
-    for norm in noisy(512):
-        ask(clip, norm, 0.1 * norm)
-    assert float(clip.limit[0] / clip.limit[1]) == pytest.approx(10, rel=1e-3)
-    before = clip.limit.clone()
-    for norm in noisy(160, seed=1):
-        ask(clip, norm, math.nan)
-    alone, _ = fed(noisy(512) + noisy(160, seed=1))
-    assert clip.limit[0] == alone.limit[0] != before[0]
 
 
 def test_the_scale_of_one_agents_gradients_leaves_the_clip_of_the_others_alone():
@@ -388,6 +285,290 @@ def test_state_comes_back_and_goes_on_bit_for_bit(limit: float | str | None):
     for parts in zip(everything(net, optimizer), *ends, strict=True):
         assert torch.equal(parts[0], parts[1])
         assert torch.equal(parts[0], parts[2])
+
+
+@pytest.mark.parametrize("limit", [None, 0.5, "adaptive"])
+def test_what_the_guard_did_comes_back_as_well(limit: float | str | None):
+    """Steps already skipped, a rate lowered, a warm-up under way, and more spikes to come."""
+    net, other = network(A), network(A, seed=1)
+    optimizer = GuardedAdam(net, A, max_grad_norm=limit)
+    spiked(net, optimizer, range(103), {101: 0, 102: 0})
+    optimizer.scale_rate([True, False, False], 0.5)
+    optimizer.reset_moments([False, True, False])
+    spiked(net, optimizer, range(103, 110))
+    state = copied(optimizer.state_dict())
+    weights = copied(net.state_dict())
+    rest = {110: 0, 111: 1, 150: 2, 151: 2, 152: 2}
+    told = spiked(net, optimizer, range(110, 350), rest)
+    resumed = GuardedAdam(other, A, max_grad_norm=limit)
+    other.load_state_dict(weights)
+    resumed.load_state_dict(through_a_file(state))
+    assert_same([list(step) for step in spiked(other, resumed, range(110, 350), rest)], [list(step) for step in told])
+    assert_same(dict(other.state_dict()), dict(net.state_dict()))
+    assert_same(resumed.state_dict(), optimizer.state_dict())
+    assert [int(step.skipped.sum()) for step in told[:2]] == [0, 1]  # the first agent has had its two
+
+
+# ---- spikes
+
+
+def spiked(
+    net: nn.Module, optimizer: GuardedAdam, steps: range, spikes: dict[int, int] | None = None, times: float = 1e6
+) -> list[StepStats]:
+    """Steps on `data`, in `spikes` (step: agent) with that agent's gradient `times` as large."""
+    told = []
+    for t in steps:
+        x, y = data(t)
+        own = torch.ones(A)
+        if spikes and t in spikes:
+            own[spikes[t]] = times
+        told.append(optimizer.step(((net(x) - y).square().mean((1, 2)) * own).sum(), 1e-3))
+    return told
+
+
+@pytest.mark.parametrize("limit", [None, 0.5, "adaptive"])
+def test_on_healthy_gradients_the_guard_is_not_there(limit: float | str | None):
+    """Bit for bit, watched or not; and nobody is skipped, clipped for being a spike, or called stunned."""
+    ends = []
+    for refuse, watch in ((True, True), (False, True), (False, False)):
+        net = network(A)
+        optimizer = GuardedAdam(net, A, max_grad_norm=limit, weight_decay=0.1, refuse=refuse, watch=watch)
+        told = spiked(net, optimizer, range(200))
+        assert not any(step.spike.any() or step.skipped.any() for step in told)
+        assert not optimizer.stunned().any()
+        ends.append(everything(net, optimizer))
+    for one, *others in zip(*ends, strict=True):
+        assert all(torch.equal(one, other) for other in others)
+
+
+@pytest.mark.parametrize("limit", [None, 50.0, 1e9, "adaptive"])
+def test_two_spikes_in_a_row_are_skipped_and_the_third_is_clipped(limit: float | str | None):
+    hit, plain = network(A), network(A)
+    for_hit, for_plain = (GuardedAdam(net, A, max_grad_norm=limit) for net in (hit, plain))
+    spiked(hit, for_hit, range(100))
+    spiked(plain, for_plain, range(100))
+    before = everything(hit, for_hit)
+    told = spiked(hit, for_hit, range(100, 102), {100: 1, 101: 1})
+    assert [step.spike.tolist() for step in told] == [[False, True, False]] * 2
+    assert [step.skipped.tolist() for step in told] == [[False, True, False]] * 2
+    assert torch.equal(row(everything(hit, for_hit), 1), row(before, 1))
+    v = for_hit.v[1].sum()
+    usual = float(for_hit.spikes.median.exp()[1])  # type: ignore[union-attr]
+    (third,) = spiked(hit, for_hit, range(102, 103), {102: 1})
+    assert third.spike[1]
+    assert third.clipped[1]
+    assert not third.skipped.any()
+    assert 0 < float(for_hit.v[1].sum() - 0.999 * v) < 1e-3 * (10 * usual) ** 2  # it weighs as ten usual ones at most
+    spiked(plain, for_plain, range(100, 103))
+    for agent in (0, 2):
+        assert torch.equal(row(everything(hit, for_hit), agent), row(everything(plain, for_plain), agent))
+
+
+def test_with_a_shared_network_the_whole_step_is_skipped():
+    net = network(None)
+    optimizer = GuardedAdam(net, 1, max_grad_norm="adaptive")
+    for t in range(80):
+        optimizer.step(loss_of_shared(net, t), 1e-3)
+    before = everything(net, optimizer)
+    assert optimizer.step(1e6 * loss_of_shared(net, 80), 1e-3).skipped.tolist() == [True]
+    assert torch.equal(row(everything(net, optimizer), 0), row(before, 0))
+
+
+@pytest.mark.parametrize("limit", [None, 0.5, "adaptive"])
+def test_under_the_monitor_spikes_are_counted_and_nothing_is_done(limit: float | str | None):
+    ends = []
+    for watch in (True, False):
+        net = network(A)
+        optimizer = GuardedAdam(net, A, max_grad_norm=limit, refuse=False, watch=watch)
+        told = spiked(net, optimizer, range(120), {100: 1, 110: 2})
+        assert not any(step.skipped.any() for step in told)
+        assert [t for t, step in enumerate(told) if step.spike.any()] == ([100, 110] if watch else [])
+        ends.append(everything(net, optimizer))
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+
+
+def test_before_there_are_norms_to_compare_with_nothing_is_a_spike():
+    net = network(A)
+    told = spiked(net, GuardedAdam(net, A), range(60), {30: 1})
+    assert not any(step.spike.any() or step.skipped.any() for step in told)
+
+
+@pytest.mark.parametrize("limit", [None, 0.5, "adaptive"])
+def test_after_a_lasting_change_of_scale_training_goes_on(limit: float | str | None):
+    net = network(A)
+    optimizer = GuardedAdam(net, A, max_grad_norm=limit)
+    spiked(net, optimizer, range(100))
+    told = spiked(net, optimizer, range(100, 300), dict.fromkeys(range(100, 300), 1), times=1e3)
+    assert sum(int(step.skipped.sum()) for step in told) <= 2 + 200 / 128
+    assert not any(step.spike.any() for step in told[-50:])  # it is the usual scale by now
+    with torch.no_grad():
+        x, y = data(0)
+        assert (net(x) - y)[1].square().mean() < (network(A)(x) - y)[1].square().mean()
+
+
+# ---- step sizes and forgetting
+
+
+def moved_by(net: nn.Module, optimizer: GuardedAdam, t: int) -> Tensor:
+    """`(R,)` how far step `t` goes."""
+    before = optimizer.flat.clone()
+    optimizer.step(loss_of(net, t), 1e-3)
+    distance: Tensor = torch.linalg.vector_norm((optimizer.flat - before).double(), dim=1)
+    return distance
+
+
+def test_a_factor_scales_the_steps_of_its_row_only():
+    net, plain = network(A), network(A)
+    optimizer, for_plain = GuardedAdam(net, A), GuardedAdam(plain, A)
+    optimizer.scale_rate([True, False, False], 0.5)
+    ratio = moved_by(net, optimizer, 0) / moved_by(plain, for_plain, 0)
+    torch.testing.assert_close(ratio, torch.tensor([0.5, 1, 1]).double(), rtol=1e-3, atol=0)
+    assert torch.equal(optimizer.flat[1:], for_plain.flat[1:])
+    assert torch.equal(optimizer.v, for_plain.v)
+
+
+def test_weight_decay_shrinks_with_the_step():
+    net = network(None)
+    optimizer = GuardedAdam(net, 1, weight_decay=0.5)
+    optimizer.scale_rate([True], 0.1)
+    before = optimizer.flat.clone()
+    optimizer.step(0 * loss_of_shared(net, 0), 1e-1)
+    torch.testing.assert_close(optimizer.flat, before * (1 - 0.1 * 0.1 * 0.5 * optimizer.decays))
+
+
+def test_rows_that_are_not_reset_go_on_bit_for_bit():
+    net, plain = network(A), network(A)
+    optimizer, for_plain = (
+        GuardedAdam(net, A, max_grad_norm="adaptive"),
+        GuardedAdam(plain, A, max_grad_norm="adaptive"),
+    )
+    for t in range(270):
+        if t == 50:
+            optimizer.reset_moments(torch.tensor([False, True, False]))
+            assert float(optimizer.m[1].norm() + optimizer.v[1].norm() + optimizer.v_weight[1]) == 0
+        optimizer.step(loss_of(net, t), 1e-3)
+        for_plain.step(loss_of(plain, t), 1e-3)
+        for agent in (0, 2):
+            assert torch.equal(optimizer.flat[agent], for_plain.flat[agent])
+        assert (t >= 50) == (not torch.equal(optimizer.flat[1], for_plain.flat[1]))
+
+
+def test_after_a_reset_steps_grow_from_a_two_hundredth_to_their_size():
+    parameter = nn.Linear(1, 1, bias=False).double()
+    optimizer = GuardedAdam(parameter, 1)
+    for _ in range(10):
+        optimizer.step(parameter.weight.sum(), 1e-3)
+    optimizer.reset_moments(torch.tensor([True]))
+    sizes = []
+    for _ in range(210):
+        before = float(optimizer.flat)
+        optimizer.step(parameter.weight.sum(), 1e-3)
+        sizes.append(before - float(optimizer.flat))
+    expected = [1e-3 * min((t + 1) / 200, 1.0) for t in range(210)]  # of a constant gradient, Adam's step is the rate
+    assert sizes == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [float("nan"), float("inf")])
+def test_a_reset_also_heals_moments_that_are_not_finite(size: float):
+    net = network(A)
+    optimizer = GuardedAdam(net, A)
+    optimizer.m[1], optimizer.v[1] = size, size
+    optimizer.reset_moments([False, True, False])
+    assert moved_by(net, optimizer, 0).isfinite().all()
+
+
+# ---- being watched
+
+
+@pytest.mark.parametrize("limit", [None, 0.5, "adaptive"])
+def test_nothing_of_this_waits_for_the_device(limit: float | str | None):
+    net = network(A)
+    optimizer = GuardedAdam(net, A, max_grad_norm=limit)
+
+    def work() -> None:
+        spiked(net, optimizer, range(80), {70: 1})
+        optimizer.scale_rate(optimizer.stunned(), 0.5)
+        optimizer.reset_moments(optimizer.stunned())
+        optimizer.step(loss_of(net, 80), 1e-3)
+        for figure in (optimizer.memory, optimizer.frozen_share, optimizer.direction_rms, optimizer.layers):
+            figure()
+
+    assert waits_in(work) == {}
+
+
+def test_what_an_update_tells_has_the_mean_of_its_steps_and_their_largest_norm():
+    net = network(A)
+    optimizer = GuardedAdam(net, A, max_grad_norm="adaptive")
+    spiked(net, optimizer, range(100))
+    told = spiked(net, optimizer, range(100, 104), {101: 1})
+    stats = mean_of([step_stats("actor", step) for step in told])
+    norms = torch.stack([step.norm for step in told])
+    assert torch.equal(stats["grad_norm/actor"], norms.mean(0))
+    assert torch.equal(stats["stability/grad_norm_peak/actor"], norms.amax(0))
+    for tag in ("stability/grad_spike/actor", "skipped/actor"):
+        assert stats[tag].tolist() == [0, 0.25, 0]
+    assert stats["grad_norm/actor_clipped_fraction"][1] >= 0.25
+    assert stats["non_finite/actor"].tolist() == [0, 0, 0]
+
+
+def test_one_huge_gradient_stuns_its_row_until_it_is_forgotten():
+    net = network(A)
+    optimizer = GuardedAdam(net, A)
+    spiked(net, optimizer, range(80), {20: 1})  # too early to be known for a spike
+    assert optimizer.stunned().tolist() == [False, True, False]
+    assert float(moved_by(net, optimizer, 80)[1]) < 0.01 * float(moved_by(net, optimizer, 81)[0])
+    optimizer.reset_moments(optimizer.stunned())
+    assert not optimizer.stunned().any()
+    spiked(net, optimizer, range(82, 300))
+    assert not optimizer.stunned().any()
+    assert float(moved_by(net, optimizer, 300)[1]) > 0.1 * float(moved_by(net, optimizer, 301)[0])
+
+
+@pytest.mark.parametrize("limit", [0.5, "adaptive"])
+def test_what_was_clipped_or_skipped_stuns_nobody(limit: float | str):
+    net = network(A)
+    optimizer = GuardedAdam(net, A, max_grad_norm=limit)
+    spiked(net, optimizer, range(200), {20: 1, 100: 1, 150: 2, 151: 2, 152: 2})
+    assert not optimizer.stunned().any()
+
+
+def test_gradients_that_learning_has_made_small_are_no_reason_to_forget():
+    net = network(A)
+    optimizer = GuardedAdam(net, A, refuse=False)
+    for t in range(500):
+        optimizer.step(loss_of(net, t) * (1.0 if t < 150 else 1e-3), 1e-3)
+    assert float((optimizer.spikes.median.exp() / optimizer.memory()).max()) < 0.1  # type: ignore[union-attr]
+    assert not optimizer.stunned().any()
+
+
+def test_nobody_is_stunned_where_nobody_watches():
+    net = network(A)
+    optimizer = GuardedAdam(net, A, refuse=False, watch=False)
+    spiked(net, optimizer, range(80), {20: 1})
+    assert optimizer.stunned().tolist() == [False] * A
+
+
+def test_figures_are_those_of_each_row_and_matrix_by_itself():
+    net = network(A)
+    optimizer = GuardedAdam(net, A, eps=1e-2)
+    assert optimizer.frozen_share().tolist() == [0] * A
+    assert optimizer.memory().tolist() == [0] * A
+    for t in range(30):
+        optimizer.step(loss_of(net, t), 1e-2)
+    m_hat, v_hat = optimizer.m / (1 - 0.9**30), optimizer.v / (1 - 0.999**30)
+    torch.testing.assert_close(optimizer.memory(), v_hat.sum(1).sqrt())
+    torch.testing.assert_close(optimizer.frozen_share(), (v_hat.sqrt() < 0.1).float().mean(1))
+    assert 0 < optimizer.frozen_share()[0] < 1
+    direction = m_hat / (v_hat.sqrt() + 1e-2)
+    torch.testing.assert_close(optimizer.direction_rms(), direction.square().mean(1).sqrt(), rtol=1e-4, atol=0)
+    layers = optimizer.layers()
+    matrices = {name: p for name, p in net.named_parameters() if name.endswith("weight")}
+    assert [f"{name}.weight" for name in layers.names] == list(matrices)
+    widths = [p.numel() // A for p in net.parameters()]
+    parts = dict(zip(dict(net.named_parameters()), v_hat.split(widths, 1), strict=True))
+    for i, (name, matrix) in enumerate(matrices.items()):
+        torch.testing.assert_close(layers.weight[:, i], matrix.detach().square().mean((1, 2)).sqrt())
+        torch.testing.assert_close(layers.gradient[:, i], parts[name].mean(1).sqrt())
 
 
 def test_weight_norm_is_of_all_parameters_of_a_row():

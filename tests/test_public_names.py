@@ -16,7 +16,17 @@ from tests.runs import ROOT
 
 
 def test_the_public_names_are_these() -> None:
-    assert ms.__all__ == ["EnvironmentFailure", "Policy", "Run", "UsageError", "__version__", "load_policy", "train"]
+    names = [
+        "EnvironmentFailure",
+        "Policy",
+        "Run",
+        "StabilityMonitor",
+        "UsageError",
+        "__version__",
+        "load_policy",
+        "train",
+    ]
+    assert ms.__all__ == names
     assert dir(ms) == sorted(ms.__all__)
     for name in ms.__all__:
         assert getattr(ms, name) is not None
@@ -31,7 +41,7 @@ def test_their_arguments_are_these() -> None:
     assert parameters["deterministic"].default is True
     assert list(inspect.signature(ms.Policy.__call__).parameters) == ["self", "observations", "action_masks"]
     public = {name for name in vars(ms.Run) if not name.startswith("_")}
-    assert public == {"path", "status", "returns", "incidents"}
+    assert public == {"path", "status", "returns", "diagnose", "incidents"}
     assert {name for name in vars(ms.Policy) if not name.startswith("_")} == {"reset"}
 
 

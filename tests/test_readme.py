@@ -47,6 +47,6 @@ def test_its_flags_exist() -> None:
 
 
 def _keys() -> list[str]:
-    from marl_stable.config import keys
+    from marl_stable.conversion import keys
 
     return keys(train_config([]))

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from marl_stable import run as runs_module
 from marl_stable.cli import main
+from marl_stable.interruption import Signals
 from marl_stable.investigate import baselines
 from marl_stable.report.metrics import read_metrics
 from tests.runs import (
@@ -142,7 +142,7 @@ class Asked:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = 10**9
         self.count = 0
-        monkeypatch.setattr(runs_module._Signals, "__call__", self)
+        monkeypatch.setattr(Signals, "__call__", self)
 
     def __call__(self) -> bool:
         self.left -= 1

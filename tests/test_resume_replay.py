@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from marl_stable import run as runs_module
 from marl_stable.cli import main
+from marl_stable.interruption import Signals
 from marl_stable.investigate import baselines
 from tests.runs import assert_equal, assert_same_run, checkpoint, metadata
 
@@ -52,7 +52,7 @@ class Asked:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     found = Asked()
-    monkeypatch.setattr(runs_module._Signals, "__call__", found)
+    monkeypatch.setattr(Signals, "__call__", found)
     return found
 
 

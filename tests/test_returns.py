@@ -92,6 +92,18 @@ def test_with_lambda_one_the_advantage_is_the_discounted_return_minus_the_value(
     torch.testing.assert_close(advantage.flatten() + 0.5, torch.tensor(returns))
 
 
+def test_a_step_that_is_excluded_brings_what_the_critic_expected():
+    flow = random_flow(3)
+    acted = torch.rand(T, E, A, generator=torch.Generator().manual_seed(3)) < 0.8
+    expected = flow.value - GAMMA * flow.next_value.masked_fill(flow.terminated, 0.0)
+    wanted = gae(*flow._replace(reward=torch.where(acted, flow.reward, expected)), GAMMA, LAMBDA)
+    for garbage in (0.0, 1e6, float("nan")):
+        reward = torch.where(acted, flow.reward, garbage)
+        found = gae(*flow._replace(reward=reward), GAMMA, LAMBDA, acted)
+        torch.testing.assert_close(found, wanted)
+    assert torch.equal(gae(*flow, GAMMA, LAMBDA, torch.ones_like(acted)), gae(*flow, GAMMA, LAMBDA))
+
+
 # ---- turn by turn
 
 

@@ -75,6 +75,21 @@ def test_what_the_dead_are_said_to_get_is_nobodys() -> None:
     assert all(reward.isfinite().all() for reward in team_mean(step, SPEC).reward.values())
 
 
+@pytest.mark.parametrize("turn_based", [False, True], ids=["together", "in turns"])
+def test_a_reward_that_is_not_known_does_not_count_in_the_mean(turn_based: bool) -> None:
+    step, spec = random_step(), SPEC._replace(turn_based=turn_based)
+    unpaid = {name: torch.zeros_like(alive) for name, alive in step.alive.items()}
+    assert_equal(team_mean(step, spec, unpaid).reward, team_mean(step, spec).reward)
+    unpaid["blue"][5, 1] = True
+    found = team_mean(step, spec, unpaid).reward["blue"][5].tolist()
+    own = step.reward["blue"][5].tolist()
+    acted = [True] * 3 if turn_based else step.alive["blue"][5].tolist()
+    others = [own[i] for i in (0, 2) if acted[i]]
+    mean = sum(others) / max(len(others), 1)
+    assert others
+    assert found == pytest.approx([mean if there else 0.0 for there in acted])
+
+
 def test_one_team_of_one_group_gets_its_mean_exactly() -> None:
     spec = catalog.make(EnvConfig(id="particle/simple_spread_v3"), torch.device("cpu"), 2).spec
     reward = {"agent": torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, -3.0]])}

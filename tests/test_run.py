@@ -19,7 +19,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import marl_stable as ms
 from marl_stable import configs, training
-from marl_stable.agents.mappo import MAPPO
 from marl_stable.cli import main
 from marl_stable.envs.catalog import MPE2
 from marl_stable.folder import RunFolder
@@ -81,7 +80,8 @@ def test_a_run_leaves_behind_what_the_contract_says(capsys: pytest.CaptureFixtur
     assert train(Path("run")) == 0
     names = sorted(path.relative_to("run").as_posix() for path in Path("run").rglob("*") if path.is_file())
     (events,) = [name for name in names if name.startswith("events.out.tfevents.")]
-    rest = ["config.yaml", "incidents.jsonl", "metadata.json", "metrics.csv"]
+    rest = ["config.yaml", "diagnosis.json", "incidents.jsonl", "metadata.json", "metrics.csv"]
+    rest += ["recording/000.bin", "recording/000.json"]
     assert names == [*(f"checkpoints/{name}.pt" for name in ("best", "last", "previous")), *sorted([events, *rest])]
 
     found = metadata(Path("run"))
@@ -293,7 +293,7 @@ def test_an_unforeseen_error_is_noted_and_not_hidden(monkeypatch: pytest.MonkeyP
         raise ZeroDivisionError("no such luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MAPPO, "update", broken)
+        patch.setattr(training, "collect", broken)
         with pytest.raises(ZeroDivisionError):
             train(Path("run"), "--quiet")
     found = metadata(Path("run"))

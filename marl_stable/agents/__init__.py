@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def algorithm(name: str) -> "Callable[..., Agent]":
     """The class of the algorithm called `name` in `agents/config.py`. Loads torch.
 
-    Called with (spec, config, num_envs, device, seed, refuse).
+    Called with (spec, config, num_envs, device, seed, refuse, watch).
     """
     from importlib import import_module
 

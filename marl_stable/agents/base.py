@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from marl_stable.agents.group_learner import GroupLearner
 from marl_stable.networks.heads import Answer
 from marl_stable.types import EnvSpec, PerGroup, Step
 
@@ -78,8 +79,26 @@ class Agent(Protocol):
         None where `interrupted` said so in mid-update: then nothing has changed, and the update can be repeated.
         """
 
+    @property
+    def probe_every(self) -> int:
+        """Every how many iterations `signals` may be asked for the probe, for half a percent of an update's passes."""
+
+    def signals(self, probe: bool) -> Stats:
+        """Figures of the last iteration, by tag: how actions behaved, and "stability/NAME" or "stability/NAME/NETWORK".
+
+        With `probe` also those that take forward passes of their own. To be asked once an iteration, after the update:
+        some are changes since they were last asked for.
+        """
+
     def action_signals(self) -> Stats:
-        """How the actions since the last update behaved, `tag -> group -> (A,)`."""
+        """`signals` without the probe."""
+
+    @property
+    def learners(self) -> Mapping[str, GroupLearner]:
+        """How each group learns: its networks, optimisers and statistics."""
+
+    def layer_names(self) -> dict[str, dict[str, list[str]]]:
+        """What the layers of each group's networks are called in their signals, `group -> network -> names`."""
 
     def sameness(self, raw: PerGroup) -> Stats:
         """How alike the raw actions `(T, E, A)` or `(T, E, A, D)` are, `{"sameness": group -> (A,)}`."""
@@ -123,6 +142,9 @@ def copied(state: T) -> T:
 
 
 def mean_of(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Means over an update's optimiser steps; a tag counts the steps that have it."""
-    tags = dict.fromkeys(tag for step in steps for tag in step)
-    return {tag: torch.stack([step[tag] for step in steps if tag in step]).float().mean(0) for tag in tags}
+    """Means over an update's optimiser steps, and of `_peak` tags the largest; a tag counts the steps that have it."""
+    found = {}
+    for tag in dict.fromkeys(tag for step in steps for tag in step):
+        values = torch.stack([step[tag] for step in steps if tag in step]).float()
+        found[tag] = values.amax(0) if "_peak" in tag else values.mean(0)
+    return found

@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar
 
-from marl_stable.config import AlgoConfig, NetworkConfig, NetworkOverride, require, unknown
+from marl_stable.config import AlgoConfig, NetworkConfig, NetworkOverride
+from marl_stable.conversion import require, unknown
 from marl_stable.types import UsageError
 
 

@@ -15,14 +15,19 @@ from torch import Tensor, nn
 from marl_stable.agents import behaviour
 from marl_stable.agents.config import MADDPGConfig
 from marl_stable.agents.ddpg import actor_loss, critic_loss, td_target
+from marl_stable.agents.figures import collected, diversity
 from marl_stable.agents.group_learner import REWARD_CLIP, GroupLearner, step_stats
 from marl_stable.buffers import Replay
+from marl_stable.monitor.signals.data import History, Recent
+from marl_stable.monitor.signals.rows import spread
+from marl_stable.monitor.signals.team import swapped
 from marl_stable.networks.actor_critic import DeterministicActor, JointQ, LocalQ
 from marl_stable.networks.batchnorm import BatchNorms
 from marl_stable.networks.heads import Differentiable
 from marl_stable.optim import flatten, polyak
 from marl_stable.types import Group
 
+TINY = 1e-12
 FARTHEST_END = 1e3  # units of reward; an end worth more drowns all else, so rewards are then not centred
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
@@ -67,6 +72,7 @@ class DDPGLearner(GroupLearner):
         device: torch.device,
         init: torch.Generator,
         refuse: bool,
+        watch: bool,
     ) -> None:
         """`joint`: S, V and the group's first column in V for a central critic, None for a local one; `shape`: slots
         and copies of the replay; `init` draws the first weights."""
@@ -82,12 +88,14 @@ class DDPGLearner(GroupLearner):
             self.first = joint[2]
             self.own = _blocks(agents, size, joint[1], joint[2]).to(device)  # (A, V)
         self.critic = critic.to(device)
-        self._add_optimizers(self.actor, self.critic, c, refuse)
+        self._add_optimizers(self.actor, self.critic, c, refuse, watch)
         self.target_actor, self._target_actor = _target(self.actor, self.actor_optimizer.rows)
         self.target_critic, self._target_critic = _target(self.critic, self.critic_optimizer.rows)
         self.actor_norms = BatchNorms(self.actor, self.target_actor)
         self.critic_norms = BatchNorms(self.critic, self.target_critic)
         self.replay = Replay(*shape, group, device)
+        self.history = History(shape[1], agents, device)
+        self.figures: dict[str, Tensor] = {}  # of the last round of updates
 
     # ---- what networks see
 
@@ -109,11 +117,13 @@ class DDPGLearner(GroupLearner):
         distributions differ (Bhatt et al. 2024, section 3).
         """
         self.actor_norms.take_in(drawn.obs, drawn.alive, steps)
-        seen = torch.cat([self._seen(drawn.obs, drawn.action, now), self._seen(drawn.next_obs, next_action, then)])
+        seen = torch.cat(
+            [self.critic_input(drawn.obs, drawn.action, now), self.critic_input(drawn.next_obs, next_action, then)]
+        )
         goes_on = torch.where(drawn.terminated, 0.0, drawn.alive)
         self.critic_norms.take_in(seen, self._critic_rows(torch.cat([drawn.alive, goes_on])), steps)
 
-    def _seen(self, obs: Tensor, action: Tensor, joint: Joint) -> Tensor:
+    def critic_input(self, obs: Tensor, action: Tensor, joint: Joint) -> Tensor:
         """What the critic sees: `(B, S + V)`, or of its own agent `(B, A, O + U)`."""
         return joint.seen() if self.central else torch.cat([obs, action], dim=-1)
 
@@ -142,13 +152,31 @@ class DDPGLearner(GroupLearner):
     def _end(self) -> Tensor:
         gamma = self.config.gamma
         assert isinstance(gamma, float)
-        return -self.reward_norm.offset / self.reward_norm.divisor / max(1 - gamma, 1e-12)
+        return -self.reward_norm.offset / self.reward_norm.divisor / max(1 - gamma, TINY)
 
     def terminal_value(self) -> Tensor:
         """`(A,)` what lies beyond an end, rewards of 0 for ever, in units of the normalised reward."""
         if not self.config.normalize_reward:
             return torch.zeros_like(self.reward_norm.offset)
         return torch.where(self._centred(), self._end(), 0.0)
+
+    def reward_unit(self) -> Tensor:
+        """`(A,)` what a normalised reward of 1, or a value of 1, is in raw reward."""
+        return self.reward_norm.divisor if self.config.normalize_reward else torch.ones_like(self.reward_norm.divisor)
+
+    def raw_reward(self, reward: Tensor) -> Tensor:
+        """Normalised rewards `(..., A)` in raw units."""
+        return reward * self.reward_unit() + self._centre()
+
+    def raw_value(self, value: Tensor) -> Tensor:
+        """Values `(..., A)`, sums of normalised rewards, in raw units."""
+        gamma = self.config.gamma
+        assert isinstance(gamma, float)
+        return value * self.reward_unit() + self._centre() / max(1 - gamma, TINY)
+
+    def _centre(self) -> Tensor:
+        centred = self._centred() if self.config.normalize_reward else torch.zeros_like(self._centred())
+        return torch.where(centred, self.reward_norm.offset, 0.0)
 
     # ---- learning
 
@@ -157,10 +185,10 @@ class DDPGLearner(GroupLearner):
         c = self.config
         assert isinstance(c.gamma, float)
         with torch.no_grad():
-            next_q = self.target_critic(self._seen(drawn.next_obs, next_action, then))  # (K, B, A)
+            next_q = self.target_critic(self.critic_input(drawn.next_obs, next_action, then))  # (K, B, A)
             target = td_target(drawn.reward, next_q, drawn.terminated, c.gamma, self.terminal_value())
         with self.critic_norms.learning(self._critic_rows(drawn.alive)):
-            q = self.critic(self._seen(drawn.obs, drawn.action, now))
+            q = self.critic(self.critic_input(drawn.obs, drawn.action, now))
         loss = critic_loss(q, target, drawn.alive, c.huber, share=self.central or c.share)
         fitted = self.critic_optimizer.step(loss, lr)
         mean = (q.detach()[0] * drawn.alive).sum() / drawn.alive.sum().clamp_min(1)
@@ -171,14 +199,17 @@ class DDPGLearner(GroupLearner):
         c = self.config
         with self.actor_norms.learning(drawn.alive):
             answer: Differentiable = self.actor(drawn.obs)
-        q = self._value_of_own(answer.relaxed(generator), drawn, now)
+        q = self.value_of_own(answer.relaxed(generator), drawn, now)
         loss = actor_loss(q, answer.penalty(), drawn.alive, c.action_penalty, c.share)
         moved = self.actor_optimizer.step(loss, lr)
         return {"losses/actor": loss.detach()} | step_stats("actor", moved)
 
-    def _value_of_own(self, action: Tensor, drawn: Drawn, now: Joint) -> Tensor:
-        """`(B, A)` each agent's value of its own current `action (B, A, U)`, all other actions from the replay."""
-        critic = self.critic.networks[0]
+    def value_of_own(self, action: Tensor, drawn: Drawn, now: Joint, critic: nn.Module | None = None) -> Tensor:
+        """`(B, A)` each agent's value of its own current `action (B, A, U)`, all other actions from the replay.
+
+        It is the first critic's unless another is named.
+        """
+        critic = critic or self.critic.networks[0]
         if not self.central:
             return critic(torch.cat([drawn.obs, action], dim=-1)).squeeze(-1)  # type: ignore[no-any-return]
         agents, last = action.shape[1], self.first + action.shape[1] * action.shape[2]
@@ -197,17 +228,37 @@ class DDPGLearner(GroupLearner):
 
     # ---- being watched
 
-    @torch.no_grad()
-    def action_signals(self, t: int, steps: int) -> dict[str, Tensor]:
-        """How the actions of the `steps` steps before `t` behaved, `(A,)` each."""
+    def recent(self, t: int, steps: int) -> Recent:
+        """The `steps` steps before `t`, `(steps, E, A, ...)`."""
         r, at = self.replay, self.replay.last(t, steps)
-        obs = r.obs[at].flatten(0, 1)
-        probe = self.actor(self.normalized(obs[:: behaviour.stride(len(obs))]))
-        return behaviour.action_signals(self.actor, probe, r.action[at], r.ended[at])
+        terminated, ended = r.terminated[at], r.ended[at]
+        return Recent(r.obs[at], r.action[at], r.reward[at], terminated, ended & ~terminated, ended, r.alive[at])
+
+    @torch.no_grad()
+    def signals(self, t: int, steps: int, probe: bool) -> dict[str, Tensor]:
+        """Figures of the `steps` steps before `t`; with `probe` also what takes forward passes of the actor."""
+        recent, (seen, _, asked) = self.recent(t, steps), self.probe(t, steps)
+        actions = (self.actor, self.actor(seen), recent.action, recent.ended)
+        found = behaviour.action_signals(*actions, alive=recent.alive, asked=asked, probe=probe)
+        found |= collected(self.actor, recent, self.obs_norm if self._normalize_obs else None, self.history)
+        agents = seen.shape[1]
+        if probe and agents > 1:
+            found |= diversity(self.actor, self.actor(swapped(seen[::agents])), swapped(asked[::agents]))
+        return found
+
+    def probe(self, t: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised observations `(P, A, O)` spread over the `steps` steps before `t`, encoded actions `(P, A, U)`,
+        and whose agents lived, `(P, A)`."""
+        r, at = self.replay, self.replay.last(t, steps)
+        obs, action, alive = (x[at].flatten(0, 1) for x in (r.obs, r.action, r.alive))
+        some = spread(len(obs), behaviour.PROBE, obs.device)
+        obs, action, alive = (x.index_select(0, some) for x in (obs, action, alive))
+        return self.normalized(obs), self.actor.encoded(action), alive
 
     def action_counts(self, t: int, steps: int) -> dict[str, Tensor]:
         """Counts of the executed actions of the `steps` steps before `t`, `agent/dimension -> (bins,)`."""
-        return behaviour.action_counts(self.group, self.replay.action[self.replay.last(t, steps)])
+        at = self.replay.last(t, steps)
+        return behaviour.action_counts(self.group, self.replay.action[at], self.replay.alive[at])
 
 
 def _target(network: NetworkT, rows: int) -> tuple[NetworkT, Tensor]:

@@ -6,12 +6,17 @@ share, else A).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from marl_stable.agents.behaviour import feature_importance
 from marl_stable.agents.config import ActorCriticConfig
+from marl_stable.agents.network_watch import NetworkWatch
+from marl_stable.monitor.signals.networks import step_budget
+from marl_stable.networks.actor_critic import Critic, PolicyBody
 from marl_stable.normalize import ObservationNorm, RunningNorm
 from marl_stable.optim import GuardedAdam, StepStats
 from marl_stable.types import Group, legal_features
@@ -31,12 +36,30 @@ class GroupLearner:
         self.obs_norm = ObservationNorm(agents, group.obs_size, legal_features(group), share, OBS_CLIP).to(device)
         self.reward_norm = RunningNorm((agents,), REWARD_CLIP).to(device)
 
-    def _add_optimizers(self, actor: nn.Module, critic: nn.Module, c: ActorCriticConfig, refuse: bool) -> None:
-        """One for each network, with a row for each agent that has parameters of its own."""
+    def _add_optimizers(
+        self, actor: PolicyBody, critic: Critic, c: ActorCriticConfig, refuse: bool, watch: bool
+    ) -> None:
+        """One for each network, with a row for each agent that has parameters of its own.
+
+        `refuse`: the guard acts; `watch`: spikes are counted.
+        """
         rows = 1 if c.share else len(self.group.agents)
-        settings = (c.adam_betas, c.adam_eps, c.max_grad_norm, c.weight_decay, c.l1, refuse)
-        self.actor_optimizer = GuardedAdam(actor, rows, *settings)
-        self.critic_optimizer = GuardedAdam(critic, 1 if self.central else rows, *settings)
+        settings: dict[str, Any] = {
+            "betas": c.adam_betas,
+            "eps": c.adam_eps,
+            "max_grad_norm": c.max_grad_norm,
+            "weight_decay": c.weight_decay,
+            "l1": c.l1,
+            "refuse": refuse,
+            "watch": watch,
+        }
+        self.actor_optimizer = GuardedAdam(actor, rows, **settings)
+        self.critic_optimizer = GuardedAdam(critic, 1 if self.central else rows, **settings)
+        self._networks = (actor, critic)
+        self.watches = {
+            "actor": NetworkWatch("actor", actor, self.actor_optimizer),
+            "critic": NetworkWatch("critic", critic, self.critic_optimizer),
+        }
 
     def normalized(self, obs: Tensor) -> Tensor:
         """What networks see of raw observations `(..., A, O)`."""
@@ -51,10 +74,52 @@ class GroupLearner:
         """Which rows the critic learns from: `(N, A)`, or `(N,)` where one row is for all agents."""
         return alive.amax(1) if self.central else alive
 
+    def optimizer(self, network: str) -> GuardedAdam:
+        """That of the `actor` or the `critic`."""
+        return {"actor": self.actor_optimizer, "critic": self.critic_optimizer}[network]
+
     def weight_norm(self) -> Tensor:
         """L2 norm of all learned parameters."""
         norms = torch.cat([self.actor_optimizer.weight_norm(), self.critic_optimizer.weight_norm()])
         return norms.square().sum().sqrt()
+
+    # ---- being watched
+
+    def layer_names(self, network: str) -> list[str]:
+        """What the layers of `network` (actor or critic) are called in its (R, L) signals."""
+        return self.watches[network].layer_names
+
+    def unit_names(self, network: str) -> list[str]:
+        """The same for layers of units: those of its (L,) signals."""
+        return self.watches[network].unit_names
+
+    def network_signals(self, actor_lr: float, critic_lr: float, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the optimisers' last steps, of these sizes, did; changes are since this was last asked.
+
+        `seen`: the iteration's figures by tag, of which the gradient norms are needed.
+        """
+        stunned = {f"stunned/{name}": self.optimizer(name).stunned() for name in self.watches}
+        return stunned | self.watches["actor"].read(actor_lr, seen) | self.watches["critic"].read(critic_lr, seen)
+
+    @torch.no_grad()
+    def probe_signals(
+        self, seen: Tensor, critic_input: Tensor, actor_lr: float, alive: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What networks make of P probe rows: normalised observations `seen (P, A, O)`, and what the critic is given.
+
+        `alive (P, A)`: which rows count. Networks with memory answer as where episodes begin.
+        """
+        actor, critic = self._networks
+        features, apart = actor.features(seen), self.actor_optimizer.rows > 1
+        found = {
+            "stability/step_budget": step_budget(features[-1], self.watches["actor"].rate(actor_lr), alive),
+            "stability/feature_importance": feature_importance(actor, seen, alive),
+        }
+        found |= self.watches["actor"].probe(features, apart, alive)
+        critic_alive = None if alive is None else alive.amax(1, keepdim=True) if self.central else alive
+        return found | self.watches["critic"].probe(critic.features(critic_input), apart, critic_alive)
+
+    # ---- state
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but what was collected."""
@@ -64,12 +129,17 @@ class GroupLearner:
         """Go on where `state_dict` was taken."""
         for name in self.PARTS:
             getattr(self, name).load_state_dict(state[name])
+        for watch in self.watches.values():
+            watch.restart()
 
 
 def step_stats(name: str, step: StepStats) -> dict[str, Tensor]:
-    """Gradient norm, clipped and non-finite shares of a step, `(R,)`: by row, to name the agent."""
+    """Gradient norm, and the shares of what happened to it in a step, `(R,)`: by row, to name the agent."""
     return {
         f"grad_norm/{name}": step.norm,
         f"grad_norm/{name}_clipped_fraction": step.clipped,
         f"non_finite/{name}": step.non_finite,
+        f"skipped/{name}": step.skipped,
+        f"stability/grad_spike/{name}": step.spike,
+        f"stability/grad_norm_peak/{name}": step.norm,
     }

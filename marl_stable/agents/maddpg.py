@@ -17,7 +17,9 @@ from torch import Tensor
 from marl_stable.agents import behaviour
 from marl_stable.agents.base import Player, Rings, Stats, copied, decay, mean_of, merge
 from marl_stable.agents.config import MADDPGConfig
+from marl_stable.agents.critic_probe import critic_passes, critic_signals, mean_age, moments
 from marl_stable.agents.ddpg_learner import DDPGLearner, Drawn, Joint
+from marl_stable.agents.figures import BACKWARD, layer_names, probe_every, probe_passes, rates
 from marl_stable.buffers import require_room
 from marl_stable.networks.actor_critic import encoded_size
 from marl_stable.networks.heads import Differentiable
@@ -33,9 +35,17 @@ class MADDPG:
     centralised = True
 
     def __init__(
-        self, spec: EnvSpec, config: MADDPGConfig, num_envs: int, device: torch.device, seed: int, refuse: bool = True
+        self,
+        spec: EnvSpec,
+        config: MADDPGConfig,
+        num_envs: int,
+        device: torch.device,
+        seed: int,
+        refuse: bool = True,
+        watch: bool = True,
     ) -> None:
-        """`config.gamma` must be a number by now. `refuse`: a non-finite gradient does not move its network."""
+        """`config.gamma` must be a number by now. `refuse`: bad gradients do not move their network; `watch`: spikes are
+        counted."""
         self.spec, self.config, self.num_envs = spec, config, num_envs
         self.rollout_steps = max(1, config.train_every // num_envs)
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -46,7 +56,9 @@ class MADDPG:
         self.progress = 0.0
         self.seen: PerGroup = {}
         self.raw: PerGroup = {}
-        slots = max(self.rollout_steps, -(-config.buffer_size // num_envs))  # no step is lost before it is learned from
+        self.slots = slots = max(
+            self.rollout_steps, -(-config.buffer_size // num_envs)
+        )  # no step is lost before it is learned from
         require_room(slots, num_envs, spec, device)
         init = torch.Generator().manual_seed(seed)
         features = sum(len(g.agents) * g.obs_size for g in spec.groups)
@@ -55,7 +67,7 @@ class MADDPG:
         self.learners: dict[str, DDPGLearner] = {}
         for g in spec.groups:
             joint = (features, sum(columns.values()), first) if self.centralised else None
-            self.learners[g.name] = DDPGLearner(g, config, joint, (slots, num_envs), device, init, refuse)
+            self.learners[g.name] = DDPGLearner(g, config, joint, (slots, num_envs), device, init, refuse, watch)
             first += columns[g.name]
         self.turns = Turns({name: x.replay for name, x in self.learners.items()}) if spec.turn_based else None
 
@@ -132,7 +144,9 @@ class MADDPG:
             self.unlearned -= self.config.steps_per_update
         stats = Stats()
         for name, learner in self.learners.items():
-            merge(stats, name, mean_of(losses[name]) | {"weights/norm": learner.weight_norm()})
+            learner.history.take_in(learner.recent(self.t, self.rollout_steps))
+            learner.figures = mean_of(losses[name]) | {"weights/norm": learner.weight_norm()}
+            merge(stats, name, learner.figures)
         return stats
 
     def _learn(self, losses: dict[str, list[dict[str, Tensor]]], scale: float) -> None:
@@ -155,34 +169,75 @@ class MADDPG:
         for name, x in self.learners.items():
             x.take_in_activations(drawn[name], next_action[name], now, then, steps)
 
-    def _situation(self) -> tuple[dict[str, Drawn], PerGroup, Joint, Joint]:
-        """A batch, what target actors do next `(B, A, U)`, and what critics see of now and then."""
+    def _situation(self, rows: Tensor | None = None) -> tuple[dict[str, Drawn], PerGroup, Joint, Joint]:
+        """A batch, what target actors do next `(B, A, U)`, and what critics see of now and then.
+
+        With `rows (B,)` of the replay it is they, and nothing is random.
+        """
         c = self.config
-        drawn = self._draw()
+        drawn = self._draw(rows)
         now = _joint({name: (d.obs, d.action) for name, d in drawn.items()})
         answers = {name: x.target_actor(drawn[name].next_obs) for name, x in self.learners.items()}
-        noise = (c.target_noise, c.target_noise_clip, self.generator)
+        noise = (c.target_noise if rows is None else 0.0, c.target_noise_clip, self.generator)
         next_action = {name: answer.smoothed(*noise) for name, answer in answers.items()}
         then = _joint({name: (d.next_obs, next_action[name]) for name, d in drawn.items()})
         return drawn, next_action, now, then
 
     @torch.no_grad()
-    def _draw(self) -> dict[str, Drawn]:
+    def _draw(self, rows: Tensor | None) -> dict[str, Drawn]:
         """The same moments for every group, since critics see them together."""
-        slots = next(iter(self.learners.values())).replay.slots
-        filled = min(self.t, slots) * self.num_envs
-        size = (self.config.batch_size,)
-        rows = torch.randint(filled, size, generator=self.generator, device=self.generator.device)
+        if rows is None:
+            filled, size = min(self.t, self.slots) * self.num_envs, (self.config.batch_size,)
+            rows = torch.randint(filled, size, generator=self.generator, device=self.generator.device)
         return {name: learner.draw(rows) for name, learner in self.learners.items()}
 
     # ---- being watched
 
-    def action_signals(self) -> Stats:
-        """How the actions since the last round behave, `tag -> group -> (A,)`."""
-        stats = Stats()
-        for name, learner in self.learners.items():
-            merge(stats, name, learner.action_signals(self.t, self.rollout_steps))
+    @property
+    def probe_every(self) -> int:
+        """Every how many iterations what takes passes of its own costs less than half a percent of the updates."""
+        c, probe, update = self.config, 0, 0.0
+        rows = self.rollout_steps * self.num_envs
+        for x in self.learners.values():
+            agents, critics = len(x.group.agents), len(x.critic.networks)
+            update += agents + (2 + BACKWARD) * critics + 2 * (1 + BACKWARD) * agents / c.policy_delay
+            probe += probe_passes(x, rows) + critic_passes(x, self.num_envs, self.rollout_steps)
+        return probe_every(probe, update * c.batch_size * rows / c.steps_per_update)
+
+    def signals(self, probe: bool) -> Stats:
+        """Figures of the steps since the last round of updates, and with `probe` of policies and critics now."""
+        stats, window = Stats(), (self.t, self.rollout_steps)
+        probes = {name: x.probe(*window) for name, x in self.learners.items()}
+        joint = _joint({name: (seen, action) for name, (seen, action, _) in probes.items()})
+        lr = rates(self.config, decay(self.config.lr_schedule, self.progress))
+        age = torch.full((), mean_age(self.t, self.slots), device=self.generator.device)
+        for name, x in self.learners.items():
+            found = x.signals(*window, probe) | x.network_signals(*lr, x.figures) | {"stability/data_age": age / self.t}
+            if probe:
+                seen, action, alive = probes[name]
+                found |= x.probe_signals(seen, x.critic_input(seen, action, joint), lr[0], alive)
+            merge(stats, name, found)
+        if probe and self.updates:
+            self._ask_critics(stats)
         return stats
+
+    def _ask_critics(self, stats: Stats) -> None:
+        """Add what critics make of the replay."""
+        generator = torch.Generator(self.generator.device).manual_seed(self.updates)
+        at = moments(self.t, self.slots, self.num_envs, self.rollout_steps, generator)
+        with torch.no_grad():
+            drawn, next_action, now, then = self._situation(at.rows)
+        for name, x in self.learners.items():
+            seen = (drawn[name], next_action[name], now, then)
+            merge(stats, name, critic_signals(x, at, *seen, turn_based=self.spec.turn_based))
+
+    def action_signals(self) -> Stats:
+        """The figures that need no forward pass but the policy's."""
+        return self.signals(False)
+
+    def layer_names(self) -> dict[str, dict[str, list[str]]]:
+        """What the layers of each group's actor and critic are called, `group -> network -> names`."""
+        return layer_names(self.learners)
 
     def sameness(self, raw: PerGroup) -> Stats:
         """How alike the raw actions `(T, E, A)` or `(T, E, A, D)` are, `{"sameness": group -> (A,)}`."""
@@ -200,11 +255,15 @@ class MADDPG:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly but the replay, which is too large to be written anew each time."""
-        return {"learning": self.policy_state()} | ({"turns": self.turns.state_dict()} if self.turns else {})
+        histories = {name: learner.history.state_dict() for name, learner in self.learners.items()}
+        state = {"learning": self.policy_state(), "histories": histories}
+        return state | ({"turns": self.turns.state_dict()} if self.turns else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.load_policy_state(state["learning"])
+        for name, history in state["histories"].items():
+            self.learners[name].history.load_state_dict(history)
         if self.turns:
             self.turns.load_state_dict(state["turns"])
 

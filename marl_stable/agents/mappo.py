@@ -15,6 +15,7 @@ from torch import Tensor
 from marl_stable.agents import behaviour
 from marl_stable.agents.base import Player, Rings, Stats, copied, decay, merge
 from marl_stable.agents.config import MAPPOConfig
+from marl_stable.agents.figures import BACKWARD, layer_names, probe_every, probe_passes, rates
 from marl_stable.agents.ppo import Batch
 from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.agents.recurrent_learner import RecurrentPlayer, RecurrentPPOLearner
@@ -30,20 +31,29 @@ class MAPPO:
     centralised = True
 
     def __init__(
-        self, spec: EnvSpec, config: MAPPOConfig, num_envs: int, device: torch.device, seed: int, refuse: bool = True
+        self,
+        spec: EnvSpec,
+        config: MAPPOConfig,
+        num_envs: int,
+        device: torch.device,
+        seed: int,
+        refuse: bool = True,
+        watch: bool = True,
     ) -> None:
-        """`config.gamma` must be a number by now. `refuse`: a non-finite gradient does not move its network."""
+        """`config.gamma` must be a number by now. `refuse`: bad gradients do not move their network; `watch`: spikes are
+        counted."""
         self.spec, self.config, self.num_envs = spec, config, num_envs
         self.rollout_steps = max(1, config.batch_size // num_envs)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.t = 0
         self.kl_scale = 1.0  # of the step size, moved by `lr_schedule kl`
+        self.scale = 1.0  # of the step size in the last update
         init = torch.Generator().manual_seed(seed)
         joint = sum(len(g.agents) * g.obs_size for g in spec.groups) if self.centralised else None
         shape = (self.rollout_steps, num_envs)
         learner = RecurrentPPOLearner if config.recurrent else PPOLearner
         self.learners: dict[str, PPOLearner] = {
-            g.name: learner(g, config, joint, shape, spec.turn_based, device, init, refuse) for g in spec.groups
+            g.name: learner(g, config, joint, shape, spec.turn_based, device, init, refuse, watch) for g in spec.groups
         }
 
     # ---- acting
@@ -97,13 +107,13 @@ class MAPPO:
         before = copied(self._learning_state())
         batches, stats = self._batches()
         losses: dict[str, list[dict[str, Tensor]]] = {name: [] for name in self.learners}
-        scale, entropy_scale = self._schedule(progress)
+        self.scale, entropy_scale = self._schedule(progress)
         for epoch_ended, index in self._minibatches():
             if interrupted():
                 self._load_learning_state(before)
                 return None
             for name, learner in self.learners.items():
-                losses[name].append(learner.learn(learner.part(batches[name], index), scale, entropy_scale))
+                losses[name].append(learner.learn(learner.part(batches[name], index), self.scale, entropy_scale))
             if epoch_ended and self._moved_enough(losses):
                 break
         for name, learner in self.learners.items():
@@ -168,12 +178,36 @@ class MAPPO:
 
     # ---- being watched
 
-    def action_signals(self) -> Stats:
-        """How the actions of the batch just learned from behave, `tag -> group -> (A,)`."""
-        stats = Stats()
+    @property
+    def probe_every(self) -> int:
+        """Every how many iterations what takes passes of its own costs less than half a percent of an update."""
+        rows, probe, update = self.rollout_steps * self.num_envs, 0, 0
+        for x in self.learners.values():
+            actors, critics = len(x.group.agents), 1 if self.centralised else len(x.group.agents)
+            update += critics + (1 + BACKWARD) * self.config.update_epochs * (actors + critics)
+            probe += probe_passes(x, rows)
+        return probe_every(probe, update * rows)
+
+    def signals(self, probe: bool) -> Stats:
+        """Figures of the batch just learned from, and with `probe` of what networks make of it now."""
+        stats, probes = Stats(), {name: learner.probe() for name, learner in self.learners.items()}
+        joint = torch.cat([seen.flatten(1) for seen, _ in probes.values()], dim=-1)  # (P, S)
         for name, learner in self.learners.items():
-            merge(stats, name, learner.action_signals())
+            actor_lr, critic_lr = rates(self.config, self.scale)
+            found = learner.signals(probe) | learner.network_signals(actor_lr, critic_lr, learner.figures)
+            if probe:
+                seen, alive = probes[name]
+                found |= learner.probe_signals(seen, joint if self.centralised else seen, actor_lr, alive)
+            merge(stats, name, found)
         return stats
+
+    def action_signals(self) -> Stats:
+        """The figures that need no forward pass but the policy's."""
+        return self.signals(False)
+
+    def layer_names(self) -> dict[str, dict[str, list[str]]]:
+        """What the layers of each group's actor and critic are called, `group -> network -> names`."""
+        return layer_names(self.learners)
 
     def sameness(self, raw: PerGroup) -> Stats:
         """How alike the raw actions `(T, E, A)` or `(T, E, A, D)` are, `{"sameness": group -> (A,)}`."""
@@ -194,13 +228,15 @@ class MAPPO:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly, the unfinished batch included."""
         rollouts = {name: learner.rollout.state_dict() for name, learner in self.learners.items()}
-        return {"learning": self._learning_state(), "rollouts": rollouts, "t": self.t}
+        histories = {name: learner.history.state_dict() for name, learner in self.learners.items()}
+        return {"learning": self._learning_state(), "rollouts": rollouts, "histories": histories, "t": self.t}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self._load_learning_state(state["learning"])
         for name, rollout in state["rollouts"].items():
             self.learners[name].rollout.load_state_dict(rollout)
+            self.learners[name].history.load_state_dict(state["histories"][name])
         self.t = state["t"]
 
     def rings(self) -> Rings:

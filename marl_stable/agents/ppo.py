@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from marl_stable.monitor.signals.values import ratios
 from marl_stable.networks.heads import Distribution, approx_kl
 from marl_stable.normalize import robust
 
@@ -72,7 +73,8 @@ def policy_loss(
         clipped = ((ratio - 1).abs() > clip_coef).to(ratio.dtype)
         seen = torch.stack([-gain, entropy, approx_kl(log_ratio), clipped]) * batch.alive  # (4, B, A)
         means = seen.sum((1, 2)) / batch.alive.sum().clamp_min(1)
-    return loss, dict(zip(POLICY_STATS, means.unbind(), strict=True))
+        stats = dict(zip(POLICY_STATS, means.unbind(), strict=True)) | ratios(log_ratio, batch.alive)
+    return loss, stats
 
 
 def value_loss(value: Tensor, batch: Batch, clip_value: float | None, share: bool) -> Tensor:

@@ -12,9 +12,14 @@ from torch import Tensor
 from marl_stable.agents import behaviour
 from marl_stable.agents.base import mean_of
 from marl_stable.agents.config import MAPPOConfig
+from marl_stable.agents.figures import collected, diversity
 from marl_stable.agents.group_learner import GroupLearner, step_stats
 from marl_stable.agents.ppo import Batch, normalized_advantage, policy_loss, value_loss
 from marl_stable.buffers import Rollout
+from marl_stable.monitor.signals.data import History, Recent, by_turns
+from marl_stable.monitor.signals.rows import spread
+from marl_stable.monitor.signals.team import swapped
+from marl_stable.monitor.signals.values import Judged, infeasible, td_error, value_signals
 from marl_stable.networks.actor_critic import Actor, CentralCritic, LocalCritic
 from marl_stable.networks.batchnorm import BatchNorms
 from marl_stable.networks.heads import Distribution
@@ -40,6 +45,7 @@ class PPOLearner(GroupLearner):
         device: torch.device,
         init: torch.Generator,
         refuse: bool,
+        watch: bool,
     ) -> None:
         """`joint`: S for a central critic, None for a local one; `shape`: (T, E); `init` draws the first weights."""
         super().__init__(group, config, joint is not None, device)
@@ -55,8 +61,11 @@ class PPOLearner(GroupLearner):
         self.critic = critic.to(device)
         self.actor_norms, self.critic_norms = BatchNorms(self.actor), BatchNorms(self.critic)
         self.value_norm = RunningNorm((agents,), VALUE_CLIP).to(device)
-        self._add_optimizers(self.actor, self.critic, config, refuse)
+        self._add_optimizers(self.actor, self.critic, config, refuse, watch)
         self.rollout = self._storage(*shape, device)
+        self.history = History(shape[1], agents, device)
+        self.judged: Judged | None = None  # in units of the scaled reward
+        self.figures: dict[str, Tensor] = {}  # of the last update
 
     def _storage(self, steps: int, copies: int, device: torch.device) -> Rollout:
         return Rollout(steps, copies, self.group, device)
@@ -100,9 +109,23 @@ class PPOLearner(GroupLearner):
             alive=alive,
         )
         monte_carlo = self._advantages(reward, flow, 1.0)[0] + value[:-1]
-        known = (finished(r.ended) & learned).flatten(0, 1).to(target.dtype)
-        explained = explained_variance(monte_carlo.flatten(0, 1), value[:-1].flatten(0, 1), known)
+        known = finished(r.ended) & learned
+        parts = (value[:-1], self._earned(reward), self._error(reward, flow), monte_carlo, known, learned)
+        self.judged = j = Judged._make(x.flatten(0, 1) for x in parts)
+        explained = explained_variance(j.outcome, j.value, j.known.to(target.dtype))
         return rows, {"losses/explained_variance": explained.nanmean()}
+
+    def _earned(self, reward: Tensor) -> Tensor:
+        """`(T, E, A)` rewards of actions: where turn-based, all that come before the agent's next."""
+        return by_turns(reward, self.rollout.alive) if self.turn_based else reward
+
+    def _error(self, reward: Tensor, flow: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        """`(T, E, A)` temporal-difference errors."""
+        value, next_value, terminated, _ = flow
+        assert isinstance(self.config.gamma, float)
+        if self.turn_based:
+            return self._advantages(reward, flow, 0.0)[0]
+        return td_error(reward, value, next_value, terminated, self.config.gamma)
 
     def _values(self, critic_input: Tensor) -> Tensor:
         """`(T + 1 + K, E, A)` in the critic's units."""
@@ -162,18 +185,69 @@ class PPOLearner(GroupLearner):
     def finish(self, losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Means over the update's steps; observation statistics move on only now, between updates."""
         self.take_in(self.rollout.obs[:-1].flatten(0, 1), self.rollout.alive.flatten(0, 1))
+        self.history.take_in(self.recent())
         self.rollout.clear()
-        return mean_of(losses) | {"weights/norm": self.weight_norm()}
+        first = {"stability/first_ratio": losses[0]["stability/first_ratio"]}
+        self.figures = mean_of(losses) | first | {"weights/norm": self.weight_norm()}
+        return self.figures
+
+    # ---- being watched
+
+    def recent(self) -> Recent:
+        """The rollout."""
+        r = self.rollout
+        truncated = r.ended & ~r.terminated
+        return Recent(r.obs[:-1], r.action, self._earned(r.reward), r.terminated, truncated, r.ended, r.alive)
 
     @torch.no_grad()
-    def action_signals(self) -> dict[str, Tensor]:
-        """How the actions of the rollout behave, `(A,)` each; the policy is asked at observations spread over it."""
-        return behaviour.action_signals(self.actor, self._probe(), self.rollout.action, self.rollout.ended)
+    def signals(self, probe: bool) -> dict[str, Tensor]:
+        """Figures of the rollout just learned from; with `probe` also what takes forward passes of the actor.
 
-    def _probe(self) -> Distribution:
-        obs = self.rollout.obs[:-1].flatten(0, 1)
-        return self.actor(self.normalized(obs[:: behaviour.stride(len(obs))]))  # type: ignore[no-any-return]
+        The policy is asked at observations spread over the rollout.
+        """
+        recent, (seen, asked) = self.recent(), self.probe()
+        actions = (self.actor, self._ask(seen, self._memory()), recent.action, recent.ended)
+        found = behaviour.action_signals(*actions, alive=recent.alive, asked=asked, probe=probe)
+        found |= collected(self.actor, recent, self.obs_norm if self._normalize_obs else None, self.history)
+        found |= self._value_signals()
+        if probe and len(self.group.agents) > 1:
+            found |= diversity(self.actor, self._apart(seen), swapped(asked[:: asked.shape[1]]))
+        return found
+
+    def _value_signals(self) -> dict[str, Tensor]:
+        if self.judged is None:
+            return {}
+        judged, gamma = self.judged.some(), self.config.gamma
+        assert isinstance(gamma, float)
+        if self.config.normalize_reward:
+            judged = judged.times(self.reward_norm.divisor)
+        return value_signals(judged) | infeasible(
+            judged.value, judged.learned, self.history.low, self.history.high, gamma
+        )
+
+    def probe(self) -> tuple[Tensor, Tensor]:
+        """Normalised observations `(P, A, O)` spread over the rollout, and whose agents lived, `(P, A)`."""
+        obs, alive = (x[self._steps()].flatten(0, 1) for x in (self.rollout.obs[:-1], self.rollout.alive))
+        some = spread(len(obs), behaviour.PROBE, obs.device)
+        return self.normalized(obs.index_select(0, some)), alive.index_select(0, some)
+
+    def _steps(self) -> slice:
+        """Which steps of the rollout are probed."""
+        return slice(None)
+
+    def _memory(self) -> Tensor | None:
+        """`(P, A, M)` what the actor remembered at the probe."""
+        return None
+
+    def _ask(self, seen: Tensor, memory: Tensor | None) -> Distribution:
+        """The policy for normalised observations `(P, A, O)` after `memory (P, A, M)`."""
+        return self.actor(seen)  # type: ignore[no-any-return]
+
+    def _apart(self, seen: Tensor) -> Distribution:
+        """All agents' answers to what each saw, at as many rows as the probe has."""
+        memory, agents = self._memory(), seen.shape[1]
+        return self._ask(swapped(seen[::agents]), None if memory is None else swapped(memory[::agents]))
 
     def action_counts(self) -> dict[str, Tensor]:
         """Counts of the rollout's executed actions, `agent/dimension -> (bins,)`."""
-        return behaviour.action_counts(self.group, self.actor.canonical(self.rollout.action))
+        return behaviour.action_counts(self.group, self.actor.canonical(self.rollout.action), self.rollout.alive)

@@ -19,6 +19,7 @@ from marl_stable.agents.base import Player
 from marl_stable.agents.ppo import Batch, Past
 from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.buffers import ChunkedRollout
+from marl_stable.monitor.signals.rows import spread
 from marl_stable.networks.heads import Distribution
 from marl_stable.types import PerGroup
 
@@ -95,11 +96,17 @@ class RecurrentPPOLearner(PPOLearner):
         self.rollout.past.copy_(self.critic_starts[-1])
         return means
 
-    def _probe(self) -> Distribution:
-        """The policy where chunks begin, with what it remembered there."""
-        obs, memory = self.rollout.obs[:-1][:: self.rollout.length].flatten(0, 1), self.rollout.starts.flatten(0, 1)
-        step = behaviour.stride(len(obs))
-        return self.recall(obs[::step], memory[::step])[0]
+    def _steps(self) -> slice:
+        """Where chunks begin, since there the memory is known."""
+        return slice(None, None, self.rollout.length)
+
+    def _memory(self) -> Tensor:
+        memory = self.rollout.starts.flatten(0, 1)
+        return memory.index_select(0, spread(len(memory), behaviour.PROBE, memory.device))
+
+    def _ask(self, seen: Tensor, memory: Tensor | None) -> Distribution:
+        assert memory is not None
+        return self.actor.sequence(seen.unsqueeze(0), memory, _never(len(seen), seen))[0]
 
 
 class RecurrentPlayer(Player):

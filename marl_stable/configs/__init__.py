@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from marl_stable.agents.config import default_config, without_measures
-from marl_stable.config import RunConfig, override, to_dict, unknown
+from marl_stable.config import RunConfig
+from marl_stable.conversion import override, to_dict, unknown
 from marl_stable.types import UsageError
 
 if __name__ != "marl_stable.configs":  # the top-level link `configs` is for readers, not for imports

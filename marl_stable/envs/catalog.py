@@ -13,7 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from marl_stable.config import EnvConfig, unknown
+from marl_stable.config import EnvConfig
+from marl_stable.conversion import unknown
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.types import UsageError
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import gymnasium
 
-from marl_stable.config import unknown
+from marl_stable.conversion import unknown
 from marl_stable.envs.aec import TurnCopy
 from marl_stable.envs.gymnasium import SingleAgent
 from marl_stable.envs.pettingzoo import Copy, ParallelCopy

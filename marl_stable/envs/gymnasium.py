@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium
 
-from marl_stable.config import unknown
+from marl_stable.conversion import unknown
 from marl_stable.types import UsageError
 
 AGENT = "agent_0"

@@ -20,7 +20,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from marl_stable.config import require, unknown
+from marl_stable.conversion import require, unknown
 from marl_stable.envs import generators, object_state
 from marl_stable.envs.generators import OwnGenerators
 from marl_stable.envs.groups import groups_of, stem

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from marl_stable.acting import random_action
+from marl_stable.agents.base import copied
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.evaluation import Act, Episodes, bootstrap_interval, play
-from marl_stable.types import Discrete, Group, MultiDiscrete, PerGroup, legal_features
+from marl_stable.types import Discrete, Group, MultiDiscrete, PerGroup, Step, legal_features
 
 EPISODES = 100
 SEARCH_EPISODES = 10  # per candidate; the winner is measured again on other episodes, so that luck does not count
@@ -28,11 +29,22 @@ SEED = 7_654_321
 OBSERVED_CALLS = 64
 
 
+class Outcomes(NamedTuple):
+    """What T steps of all copies led to; those after a copy's last counted episode as well."""
+
+    reward: PerGroup  # (T, E, A), as are the next three
+    terminated: PerGroup
+    truncated: PerGroup
+    alive: PerGroup
+    done: Tensor  # (T, E)
+
+
 class RandomPlay(NamedTuple):
-    """A short random play: what it returned, how long its episodes were, and what was seen."""
+    """A short random play: what it returned, how long its episodes were, and what was seen and met on the way."""
 
     episodes: Episodes
-    obs: PerGroup  # (N, A, O)
+    obs: PerGroup  # (N, A, O), of the first steps, copy by copy
+    outcomes: Outcomes
 
     def horizon(self) -> float:
         """Mean episode length, in steps."""
@@ -41,7 +53,7 @@ class RandomPlay(NamedTuple):
 
 def random_play(env: BatchedEnv, seed: int) -> RandomPlay:
     """Play 100 episodes with uniformly random legal actions, or one per copy where those would take too long."""
-    generator = torch.Generator(env.device).manual_seed(seed + SEED)
+    generator = torch.Generator(env.device).manual_seed(seed + SEED + 3)  # other draws than those of the reset
     seen: dict[str, list[Tensor]] = {group.name: [] for group in env.spec.groups}
 
     def act(obs: PerGroup) -> PerGroup:
@@ -50,13 +62,41 @@ def random_play(env: BatchedEnv, seed: int) -> RandomPlay:
                 values.append(obs[name].clone())
         return {group.name: random_action(group, obs[group.name], generator) for group in env.spec.groups}
 
+    witness: Any = _Witness(env)
     count = min(EPISODES, env.num_envs)
-    episodes = play(env, act, count, seed + SEED, MAX_EPISODE)
+    episodes = play(witness, act, count, seed + SEED, MAX_EPISODE)
     if count < EPISODES and episodes.lengths.mean() * EPISODES <= BUDGET_STEPS:
         for values in seen.values():
             values.clear()
-        episodes = play(env, act, EPISODES, seed + SEED, MAX_EPISODE)
-    return RandomPlay(episodes, {name: torch.cat(values) for name, values in seen.items()})
+        episodes = play(witness, act, EPISODES, seed + SEED, MAX_EPISODE)
+    return RandomPlay(episodes, {name: torch.cat(values) for name, values in seen.items()}, witness.outcomes())
+
+
+class _Witness:
+    """What :func:`play` uses of an environment, keeping what each step since the last reset led to."""
+
+    def __init__(self, env: BatchedEnv) -> None:
+        self.env, self.spec, self.num_envs, self.device = env, env.spec, env.num_envs, env.device
+        self.kept: list[tuple[PerGroup, ...]] = []
+        self.done: list[Tensor] = []
+
+    def reset(self, seed: int) -> PerGroup:
+        self.kept, self.done = [], []
+        return self.env.reset(seed)
+
+    def step(self, action: PerGroup) -> Step:
+        step = self.env.step(action)
+        self.kept.append((*map(copied, (step.reward, step.terminated, step.truncated, step.alive)),))
+        self.done.append(step.done.clone())
+        return step
+
+    def outcomes(self) -> Outcomes:
+        names = [group.name for group in self.spec.groups]
+        reward, terminated, truncated, alive = (
+            {name: torch.stack([step[name] for step in kind]) for name in names}
+            for kind in zip(*self.kept, strict=True)
+        )
+        return Outcomes(reward, terminated, truncated, alive, torch.stack(self.done))
 
 
 def measure(env: BatchedEnv, play_at_random: RandomPlay, seed: int, budget: int = BUDGET_STEPS) -> dict[str, Any]:
@@ -118,12 +158,12 @@ def _constant(env: BatchedEnv, action: dict[str, Tensor]) -> Act:
     masked = {group.name: legal_features(group) for group in env.spec.groups if group.masked}
 
     def act(obs: PerGroup) -> PerGroup:
-        return held | {name: _next_legal(held[name], obs[name][..., -n:] > 0.5) for name, n in masked.items()}
+        return held | {name: next_legal(held[name], obs[name][..., -n:] > 0.5) for name, n in masked.items()}
 
     return act
 
 
-def _next_legal(action: Tensor, legal: Tensor) -> Tensor:
+def next_legal(action: Tensor, legal: Tensor) -> Tensor:
     """`action (E, A)` where `legal (E, A, n)` allows it, else the next one, counting round."""
     n = legal.shape[-1]
     order = (action.unsqueeze(-1) + torch.arange(n, device=action.device)) % n  # (E, A, n), the wish first

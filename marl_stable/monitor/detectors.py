@@ -65,3 +65,39 @@ class RepeatedAction:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.readings.update(state["readings"])
+
+
+def in_words(incident: Incident) -> str:
+    """An incident as one sentence for the terminal."""
+    where = ", ".join(f"{key} {value}" for key, value in incident.where.items())
+    told = SENTENCES.get(incident.kind, "{kind} ({where})")
+    fields = {"where": where, "kind": incident.kind.replace("_", " "), "value": incident.value, "limit": incident.limit}
+    evidence = ", ".join(
+        f"{key.replace('_', ' ')} {value:.3g}" for key, value in incident.evidence.items() if isinstance(value, float)
+    )
+    reason = incident.evidence.get("reason", "")
+    sentence = told.format(**fields, evidence=f"; {evidence}" if evidence else "", reason=reason)
+    return f"at {incident.steps:,} steps {sentence}{DONE[incident.action]}."
+
+
+SENTENCES = {
+    "repeated_action": "{where} repeats one action ({value:.0%} the same{evidence})",
+    "worker_failure": "{reason} (failure {value:.0f} of {limit:.0f} that are survived)",
+    "replay_differs": "{where} could not be replayed to where it was, and begins a new episode",
+    "non_finite_gradient": "{value:.1%} of gradients were not finite ({where})",
+    "gradient_spike": "gradients spiked ({where}; {value:.3g}{evidence})",
+    "non_finite_observation": "{value:.0f} observations were not finite ({where})",
+    "non_finite_reward": "{value:.0f} rewards were not finite ({where})",
+    "collapse": "training went off its course ({where}{evidence}; {value:.3g} where {limit:.3g} is the limit)",
+}
+DONE = {
+    "none": "; nothing was done",
+    "warned": "",
+    "skipped_update": "; those updates were skipped",
+    "excluded": "; what they belong to is left out of learning",
+    "lowered_rate": "; its steps are smaller from now on",
+    "reset_moments": "; its optimiser forgets them",
+    "restored": "; back to the last healthy state, with smaller steps",
+    "stopped": "; the run stops",
+    "restarted": "",
+}

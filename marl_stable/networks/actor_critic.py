@@ -52,6 +52,12 @@ class PerAgent(nn.Module):
             return self.network(x.transpose(0, 1)).transpose(0, 1)  # type: ignore[no-any-return]
         return self.network(self._introduced(x).flatten(0, 1)).unflatten(0, (batch, agents))  # type: ignore[no-any-return]
 
+    def features(self, x: Tensor) -> list[Tensor]:
+        """`(B, A, I)` to the activations of each layer, `(B, A, H)`: see :meth:`Network.features`."""
+        if not self.share:
+            return [h.transpose(0, 1) for h in self.network.features(x.transpose(0, 1))]
+        return [h.unflatten(0, x.shape[:2]) for h in self.network.features(self._introduced(x).flatten(0, 1))]
+
     def _introduced(self, x: Tensor) -> Tensor:
         """`(..., A, I)` with who is asking, where that is not clear."""
         agents = x.shape[-2]
@@ -91,6 +97,10 @@ class PolicyBody(nn.Module):
         if isinstance(group.action, Box):
             self.register_buffer("low", torch.tensor(group.action.low), persistent=False)
             self.register_buffer("high", torch.tensor(group.action.high), persistent=False)
+
+    def features(self, obs: Tensor) -> list[Tensor]:
+        """`(B, A, O)` normalised observations to the activations of each layer, `(B, A, H)`."""
+        return self.body.features(obs)
 
     def _choices(self, out: Tensor, obs: Tensor) -> Categorical | MultiCategorical:
         """The answer of a group with discrete actions."""
@@ -195,6 +205,10 @@ class CentralCritic(nn.Module):
         """`(B, S)` to `(B, A)`."""
         return self.network(joint)  # type: ignore[no-any-return]
 
+    def features(self, joint: Tensor) -> list[Tensor]:
+        """`(B, S)` to the activations of each layer, `(B, 1, H)`: one network sees for all."""
+        return [h.unsqueeze(1) for h in self.network.features(joint)]
+
     def no_memory(self, copies: int) -> Tensor:
         """`(E, M)` what there is to remember where episodes begin."""
         return self.network.final.weight.new_zeros(copies, self.network.memory_size)
@@ -218,6 +232,10 @@ class LocalCritic(nn.Module):
         """`(B, A, O)` to `(B, A)`."""
         return self.body(obs).squeeze(-1)  # type: ignore[no-any-return]
 
+    def features(self, obs: Tensor) -> list[Tensor]:
+        """`(B, A, O)` to the activations of each layer, `(B, A, H)`."""
+        return self.body.features(obs)
+
     def no_memory(self, copies: int) -> Tensor:
         """`(E, A, M)` what there is to remember where episodes begin."""
         return self.body.no_memory(copies)
@@ -239,6 +257,11 @@ class JointQ(nn.Module):
         """`(B, S + U)` to `(K, B, A)`."""
         return torch.stack([network(joint) for network in self.networks])
 
+    def features(self, joint: Tensor) -> list[Tensor]:
+        """`(B, S + U)` to the activations of each layer of the first network, `(B, 1, H)`."""
+        first: Network = self.networks[0]  # type: ignore[assignment]
+        return [h.unsqueeze(1) for h in first.features(joint)]
+
 
 class LocalQ(nn.Module):
     """Each agent's action value from what it sees and does itself: K networks."""
@@ -253,3 +276,11 @@ class LocalQ(nn.Module):
     def forward(self, own: Tensor) -> Tensor:
         """`(B, A, O + U)` to `(K, B, A)`."""
         return torch.stack([network(own).squeeze(-1) for network in self.networks])
+
+    def features(self, own: Tensor) -> list[Tensor]:
+        """`(B, A, O + U)` to the activations of each layer of the first network, `(B, A, H)`."""
+        first: PerAgent = self.networks[0]  # type: ignore[assignment]
+        return first.features(own)
+
+
+Critic = CentralCritic | LocalCritic | JointQ | LocalQ

@@ -23,6 +23,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
+UNITS = tuple(ACTIVATIONS.values())
 NORMS: dict[Norm, type[LayerNorm | BatchNorm]] = {"layer": LayerNorm, "batch": BatchNorm}
 
 
@@ -38,7 +39,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, H)` to `(N, H)`."""
-        return torch.add(x, self.contract(self.activation(self.expand(self.norm(x)))))
+        return torch.add(x, self.contract(self.inner(x)))
+
+    def inner(self, x: Tensor) -> Tensor:
+        """`(N, H)` to the activations of the inner layer, `(N, 2H)`."""
+        return self.activation(self.expand(self.norm(x)))  # type: ignore[no-any-return]
 
 
 class Network(nn.Module):
@@ -71,8 +76,12 @@ class Network(nn.Module):
         """`(N, I)` to `(N, U)`, or with agents apart `(A, N, I)` to `(A, N, U)`; with a cell, where episodes begin."""
         if self.recurrent is None:
             return self.final(self.hidden(x))  # type: ignore[no-any-return]
+        return self.sequence(x, *self._beginning(x))[0]
+
+    def _beginning(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What a cell is told where the rows `x` begin episodes: no memory, and none to be forgotten."""
         memory = x.new_zeros(*x.shape[:-1], self.memory_size)
-        return self.sequence(x, memory, torch.zeros(1, x.shape[-2], 1, dtype=torch.bool, device=x.device))[0]
+        return memory, torch.zeros(1, x.shape[-2], 1, dtype=torch.bool, device=x.device)
 
     def sequence(self, x: Tensor, memory: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
         """`(L * N, I)`, step after step, to `(L * N, U)`, and the memory after each step, `(L, N, M)`.
@@ -84,6 +93,46 @@ class Network(nn.Module):
             return self.final(hidden), x.new_zeros(*x.shape[:-2], *begins.shape[:2], 0)
         remembered, memories = self.recurrent(hidden, memory, begins)
         return self.final(remembered), memories
+
+    # ---- being watched
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Activations of the layers `unit_layers`, `(N, H)` or with agents apart `(A, N, H)` each, at `(N, I)`.
+
+        The last is what `final` sees. With a cell they are those where episodes begin.
+        """
+        found: list[Tensor] = []
+        for layer in self.hidden:
+            if isinstance(layer, ResidualBlock):
+                found.append(layer.inner(x))
+                x = torch.add(x, layer.contract(found[-1]))
+            else:
+                x = layer(x)
+                if isinstance(layer, UNITS):
+                    found.append(x)
+        if self.recurrent is not None:
+            x = self.recurrent(x, *self._beginning(x))[0]
+        return found if found[-1] is x else [*found, x]
+
+    def unit_layers(self) -> list[str]:
+        """Names of the layers of units, from input to output: those of :meth:`features`."""
+        blocks = any(isinstance(layer, ResidualBlock) for layer in self.hidden)
+        count = sum(isinstance(layer, (*UNITS, ResidualBlock)) for layer in self.hidden)
+        names = [f"{'block' if blocks else 'hidden'}.{i}" for i in range(count)]
+        if self.recurrent is not None:
+            return [*names, "recurrent"]
+        return [*names, "residual"] if blocks else names
+
+    def weight_matrices(self) -> dict[str, nn.Parameter]:
+        """Every weight matrix by its layer's name, from input to output."""
+        plain = [layer for layer in self.hidden if isinstance(layer, Linear)]
+        blocks = [layer for layer in self.hidden if isinstance(layer, ResidualBlock)]
+        linears = {f"hidden.{i}": layer for i, layer in enumerate(plain)}
+        for i, block in enumerate(blocks):
+            linears |= {f"block.{i}.expand": block.expand, f"block.{i}.contract": block.contract}
+        if self.recurrent is not None:
+            linears |= {"recurrent.input": self.recurrent.seen, "recurrent.memory": self.recurrent.remembered}
+        return {name: layer.weight for name, layer in (linears | {"final": self.final}).items()}
 
 
 def _plain(inputs: int, config: NetworkConfig, agents: int | None) -> list[nn.Module]:

@@ -148,6 +148,11 @@ def summary(outcome: Outcome, console: Console | None = None) -> None:
         console.print(Text(f"{purpose:9} {command}"), soft_wrap=True)  # whole, so that it can be copied
 
 
+def show(text: str, console: Console | None = None) -> None:
+    """Print plain text as it stands, lines uncut."""
+    (open_console(sys.stdout) if console is None else console).print(Text(text), soft_wrap=True)
+
+
 def _rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
     yield "status", outcome.status
     yield "steps", f"{outcome.steps:,} of {outcome.total_steps:,}"

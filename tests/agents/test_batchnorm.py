@@ -245,14 +245,14 @@ def test_the_actor_climbs_the_critic_as_it_is():
     drawn, _, now, _ = agent._situation()
     x = agent.learners["listener"]
     action = drawn["listener"].action.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(x._value_of_own(action, drawn["listener"], now).sum(), action)
+    (gradient,) = torch.autograd.grad(x.value_of_own(action, drawn["listener"], now).sum(), action)
     rows = action.detach().to(torch.float64)
     x.critic.double()
     wide = now._replace(obs=now.obs.double(), action=now.action.double())
     for k in range(rows.shape[-1]):
         step = torch.zeros_like(rows)
         step[..., k] = 1e-6
-        up, down = (x._value_of_own(rows + s, drawn["listener"], wide) for s in (step, -step))
+        up, down = (x.value_of_own(rows + s, drawn["listener"], wide) for s in (step, -step))
         numeric = (up - down).detach() / 2e-6
         close = (gradient[..., k] - numeric).abs() < 1e-4 + 1e-3 * numeric.abs()
         assert close.float().mean() > 0.99  # but for rows at a kink of the relu

@@ -578,9 +578,9 @@ def test_the_seed_decides_everything():
 @pytest.mark.parametrize("continuous", [False, True])
 def test_signals_of_actions_come_agent_by_agent(continuous: bool):
     agent, _, _ = filled(TWO_GROUPS, continuous=continuous)
-    signals = agent.action_signals()
-    assert signals.keys() == {"actions/saturation", "actions/repeat_ratio", "actions/responsiveness", "sameness"}
-    for groups in signals.values():
+    signals = agent.signals(False)
+    names = ("actions/saturation", "actions/repeat_ratio", "actions/responsiveness", "sameness")
+    for groups in (signals[name] for name in names):
         assert {name: value.shape for name, value in groups.items()} == {"speaker": (1,), "listener": (1,)}
         assert all(value.isfinite().all() for value in groups.values())
     counts = agent.action_counts()

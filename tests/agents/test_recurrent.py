@@ -332,12 +332,14 @@ def test_an_interrupted_update_changes_nothing(when: int):
 def test_signals_of_actions_are_asked_where_the_memory_is_known(kind: Kind, continuous: bool):
     agent, env, obs = begun(continuous=continuous, network=remembering(kind))
     train(agent, env, obs, 2)
-    signals = agent.action_signals()
-    assert signals.keys() == {"actions/saturation", "actions/repeat_ratio", "actions/responsiveness", "sameness"}
-    assert all(value.isfinite().all() for groups in signals.values() for value in groups.values())
+    signals = agent.signals(True)
+    names = ("actions/saturation", "actions/repeat_ratio", "actions/responsiveness", "sameness")
+    assert all(value.isfinite().all() for name in names for value in signals[name].values())
     for name in agent.learners:
         learner = learner_of(agent, name)
-        probe, rollout = learner._probe(), learner.rollout
+        (seen, alive), rollout = learner.probe(), learner.rollout
+        probe = learner._ask(seen, learner._memory())
+        assert alive.all()
         assert probe.mode().shape[:2] == (24, len(learner.group.agents))
         policy, _ = learner.recall(rollout.obs[7], rollout.starts[1])
         torch.testing.assert_close(probe.mode()[8:16], policy.mode())

@@ -104,7 +104,8 @@ def assert_never_waits(agent: MAPPO | MADDPG, env: BatchedEnv, obs: PerGroup) ->
     """In an iteration from the first step of a batch."""
     assert waits_in(lambda: collect(agent, env, obs)) == {}
     assert waits_in(lambda: update(agent, 0.5)) == {}
-    assert waits_in(agent.action_signals) == {}
+    assert waits_in(lambda: agent.signals(False)) == {}
+    assert waits_in(lambda: agent.signals(True)) == {}
 
 
 @pytest.mark.parametrize("algo", ["mappo", "ippo"])
@@ -150,7 +151,8 @@ def test_nor_do_algorithms_with_a_replay(algo: str, share: bool, continuous: boo
     assert waits_in(lambda: collect(agent, env, obs)) == {}
     assert waits_in(lambda: update(agent, 0.5)) == {}
     assert agent.updates > 3
-    assert waits_in(agent.action_signals) == {}
+    assert waits_in(lambda: agent.signals(False)) == {}
+    assert waits_in(lambda: agent.signals(True)) == {}
 
 
 @pytest.mark.parametrize("algo", ["mappo", "maddpg"])

@@ -130,7 +130,7 @@ def test_a_constant_action_that_is_illegal_gives_way_to_the_next_one_that_is_not
     legal = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=torch.bool).unsqueeze(1)
     expected = {0: [0, 1, 0, 0], 1: [3, 1, 1, 1], 2: [3, 2, 2, 2], 3: [3, 1, 3, 3]}
     for wish, taken in expected.items():
-        found = baselines._next_legal(torch.full((4, 1), wish), legal)
+        found = baselines.next_legal(torch.full((4, 1), wish), legal)
         assert found.flatten().tolist() == taken
 
 

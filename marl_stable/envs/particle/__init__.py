@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from marl_stable.config import unknown
+from marl_stable.conversion import unknown
 from marl_stable.envs.particle.simple_adversary import SimpleAdversary
 from marl_stable.envs.particle.simple_reference import SimpleReference
 from marl_stable.envs.particle.simple_speaker_listener import SimpleSpeakerListener

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marl_stable.config import require
+from marl_stable.conversion import require
 from marl_stable.envs.particle.contacts import Contacts
 from marl_stable.envs.particle.geometry import Sight, length
 from marl_stable.types import Box, Discrete, EnvSpec, PerGroup, Step

@@ -1,0 +1,332 @@
+"""The stress suite: pathological, yet learnable conditions, the framework as it is beside the same without measures.
+
+    python -m benchmarks.stress                    # trains what is missing (hours), then writes the table
+    python -m benchmarks.stress --only 'rate x30'  # jobs whose 'condition task algorithm arm' contains a text
+    python -m benchmarks.stress --part 1/2         # every second job, for two processes at once
+    python -m benchmarks.stress --wide             # a second task for each family as well
+    python -m benchmarks.stress --table            # the table alone
+
+The mark (score 1) is the framework's own training without the condition, at the same budget, mean over seeds: a lower
+mark than a tuned reference would set, and cheaper. Score 0 is the better of random play and the best constant action.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import marl_stable as ms
+from benchmarks.sabotage import at_boundaries, keep_clocks_together, sabotaged
+from benchmarks.scoring import iqm, same_figures, score, stratified_interval, worth
+from benchmarks.stress_conditions import BY_NAME, CONDITIONS, Condition, Place
+from benchmarks.trials import RESULTS, read
+from marl_stable.provenance import git_commit, versions
+from marl_stable.run import resume
+from marl_stable.training import Training
+from marl_stable.types import UsageError
+
+FILE, TABLE = RESULTS / "stress.jsonl", RESULTS / "stress.md"
+SEEDS = 3
+ARMS: dict[str, dict[str, Any]] = {"default": {}, "plain": {"measures": "none", "stability": "off"}}
+STRIKES_AT = 0.4  # of the run, when an environment goes wrong
+KILLED_BETWEEN = (0.2, 0.8)
+RIGHT_STOP = 0.5  # what stopping with the right explanation is worth, where learning may be impossible
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN = "import json, sys, marl_stable as ms; ms.train(**json.loads(sys.argv[1]))"
+
+
+class Job(NamedTuple):
+    """One training of the suite."""
+
+    condition: str
+    task: str
+    algo: str
+    arm: str
+    seed: int
+
+    @property
+    def about(self) -> Condition:
+        """Its condition."""
+        return BY_NAME[self.condition]
+
+    @property
+    def place(self) -> Place:
+        """Its task and algorithm."""
+        return self.task, self.algo
+
+    def flags(self) -> dict[str, Any]:
+        """As for `ms.train`."""
+        return self.about.flags_for(self.place) | ARMS[self.arm] | {"seed": self.seed, "quiet": True}
+
+    def key(self) -> tuple[Any, ...]:
+        """What makes it the same job."""
+        return (*self, self.flags()["total_steps"])
+
+
+def jobs(seeds: int, wide: bool = False) -> list[Job]:
+    """All of them, seed by seed, so that an unfinished table is a fair one; marks are trained by default alone."""
+    return [
+        Job(condition.name, *place, arm, seed)
+        for seed in range(1, seeds + 1)
+        for condition in CONDITIONS
+        for place in (*condition.places, *(condition.wide if wide else ()))
+        for arm in (("default",) if condition.mark_alone else ARMS)
+    ]
+
+
+def key_of(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """:meth:`Job.key` of an entry."""
+    return tuple(entry[name] for name in (*Job._fields, "total_steps"))
+
+
+# ---- one job
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Train, and say how it ended, what the policy is worth, and what the diagnosis named."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(at_boundaries(keep_clocks_together))
+            if job.about.sabotage:
+                stack.enter_context(sabotaged(*job.about.sabotage))
+            run, told = EVENTS[job.about.event](job, place)
+        if run is None:
+            return told | {"status": "failed"}
+        return told | measured(job, run)
+
+
+def measured(job: Job, run: ms.Run) -> dict[str, Any]:
+    """What a run left behind."""
+    found: dict[str, Any] = {"status": run.status, "reason": run.folder.metadata.get("reason", "")}
+    mends = ARMS[job.arm].get("stability") != "off"
+    with contextlib.suppress(UsageError):  # no checkpoint that can be loaded
+        found |= worth(run.path, job.about.scored_on(job.place), mends)._asdict()
+    kinds = [f"{entry['kind']}: {entry['action']}" for entry in run.incidents]
+    found["incidents"] = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+    return found | {"named": [finding["cause"] for finding in run.diagnose()["findings"]]}
+
+
+def _trained(job: Job, folder: Path, **more: Any) -> tuple[ms.Run | None, dict[str, Any]]:
+    path = folder / "run"
+    try:
+        return ms.train(**job.flags() | more, run_dir=str(path)), {}
+    except UsageError:
+        raise
+    except Exception as error:  # what no user should ever see is a result as well
+        return None, {"reason": f"{type(error).__name__}: {error}"}
+
+
+def _struck(job: Job, folder: Path) -> tuple[ms.Run | None, dict[str, Any]]:
+    """An environment raises or hangs, once."""
+    token, flags = folder / str(job.about.event), job.flags()
+    struck: list[int] = []
+
+    def strike(training: Training) -> None:
+        if not struck and training.steps >= STRIKES_AT * flags["total_steps"]:
+            struck.append(training.steps)
+            token.touch()
+
+    with at_boundaries(strike):
+        run, told = _trained(job, folder, env__kwargs={**flags["env__kwargs"], "token": str(token)})
+    return run, told | {"struck_at": struck[0] if struck else None, "happened": not token.exists()}
+
+
+def _killed(job: Job, folder: Path) -> tuple[ms.Run | None, dict[str, Any]]:
+    """Killed without warning and gone on with; and the same left alone, to compare."""
+    flags, path = job.flags(), folder / "run"
+    share = random.Random(f"{job}").uniform(*KILLED_BETWEEN)
+    words = json.dumps(flags | {"run_dir": str(path)})
+    process = subprocess.Popen([sys.executable, "-c", BEGIN, words], cwd=ROOT)
+    try:
+        while process.poll() is None and _steps_of(path) < share * flags["total_steps"]:
+            time.sleep(0.05)
+    finally:
+        process.kill()
+    ended = process.wait()
+    run = resume(path, quiet=True)
+    alone, told = _trained(job, folder / "alone")
+    if alone is None:
+        return run, told
+    same = same_figures(_rows(path), _rows(alone.path))
+    return run, {"killed_at": round(share, 2), "killed": ended == -signal.SIGKILL, "exact": same}
+
+
+def _steps_of(path: Path) -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int((path / "metrics.csv").read_text().splitlines()[-1].split(",")[0])
+    return 0
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    with (path / "metrics.csv").open(encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+EVENTS = {None: _trained, "raise": _struck, "hang": _struck, "kill": _killed}
+
+
+# ---- what it comes to
+
+
+def points(entry: dict[str, Any], marks: dict[tuple[str, str, str], float]) -> float:
+    """The score of an entry; NaN where the mark is missing, or no better than play without learning."""
+    about = BY_NAME[entry["condition"]]
+    mark = marks.get((about.reference, entry["task"], entry["algo"]), math.nan)
+    if entry["status"] != "finished":
+        return RIGHT_STOP if about.may_stop and survived(entry) else 0.0
+    return score(entry["value"], entry["low"], mark)
+
+
+def survived(entry: dict[str, Any]) -> bool:
+    """Ended by itself (if killed: as if nothing had been), or stopped, rightly explained, with a good checkpoint."""
+    if entry["status"] == "finished":
+        return bool(entry.get("exact", True))
+    return entry["status"] == "stopped" and explained(entry) and "value" in entry
+
+
+def explained(entry: dict[str, Any]) -> bool:
+    """Whether the diagnosis names a right cause first."""
+    return entry["named"][:1] != [] and entry["named"][0] in BY_NAME[entry["condition"]].explained_by
+
+
+def marks_of(entries: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], float]:
+    """(condition, task, algorithm) -> mean worth over seeds of what was trained by default."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for entry in entries:
+        if entry["arm"] == "default" and "value" in entry:
+            found.setdefault((entry["condition"], entry["task"], entry["algo"]), []).append(entry["value"])
+    return {key: float(np.mean(values)) for key, values in found.items()}
+
+
+def table(entries: list[dict[str, Any]]) -> str:
+    """The results as Markdown."""
+    marks = marks_of(entries)
+    of_arms = {arm: _strata(entries, marks, arm) for arm in ARMS}
+    commits = sorted({str(entry["commit"])[:10] for entry in entries})
+    lines = [
+        "Score: 0 is the better of random play and the best constant action, 1 the framework's own training without "
+        "the condition at the same budget (mean over seeds); interquartile mean over tasks and seeds, 95% stratified "
+        "bootstrap interval. default: this framework as it is; plain: `--measures none --stability off`.",
+        "",
+        f"| # | condition | {' | '.join(f'{arm} | interval | survived' for arm in ARMS)} | explained | runs |",
+        "|---|---|" + "---|---|---|" * len(ARMS) + "---|---|",
+        *(line for condition in CONDITIONS if (line := _line(condition, entries, of_arms))),
+        "",
+        *(_total(arm, strata, entries) for arm, strata in of_arms.items() if strata),
+        "",
+        f"Commits: {', '.join(commits)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+Strata = dict[tuple[str, str, str], list[float]]
+
+
+def _strata(entries: list[dict[str, Any]], marks: dict[tuple[str, str, str], float], arm: str) -> Strata:
+    """(condition, task, algorithm) -> scores of its seeds, as far as they can be said."""
+    found: Strata = {}
+    for entry in entries:
+        value = points(entry, marks)
+        if entry["arm"] == arm and not BY_NAME[entry["condition"]].mark_alone and not math.isnan(value):
+            found.setdefault((entry["condition"], entry["task"], entry["algo"]), []).append(value)
+    return found
+
+
+def _line(condition: Condition, entries: list[dict[str, Any]], of_arms: dict[str, Strata]) -> str | None:
+    mine = [entry for entry in entries if entry["condition"] == condition.name]
+    if not mine or condition.mark_alone:
+        return None
+    cells = []
+    for arm, strata in of_arms.items():
+        lived = [survived(entry) for entry in mine if entry["arm"] == arm]
+        chosen = [values for (name, *_), values in strata.items() if name == condition.name]
+        cells.append(f"{_figures(chosen)} | {sum(lived)} of {len(lived)}")
+    told = [explained(entry) for entry in mine if entry["arm"] == "default"]
+    why = f"{sum(told)} of {len(told)}" if condition.explained_by else ""
+    return f"| {condition.number} | {condition.name} | {' | '.join(cells)} | {why} | {len(mine)} |"
+
+
+def _figures(strata: list[list[float]]) -> str:
+    if not strata:
+        return " | "
+    low, high = stratified_interval(strata)
+    return f"{iqm(np.concatenate(strata)):.2f} | {low:.2f} to {high:.2f}"
+
+
+def _total(arm: str, strata: Strata, entries: list[dict[str, Any]]) -> str:
+    """All conditions at once; the tail is the headline."""
+    values = np.sort(np.concatenate(list(strata.values())))
+    worst = values[: max(1, round(len(values) / 10))]
+    low, high = stratified_interval(strata.values())
+    lived = [survived(entry) for entry in entries if entry["arm"] == arm]
+    return (
+        f"- {arm}: IQM {iqm(values):.2f} ({low:.2f} to {high:.2f}), tenth percentile {np.percentile(values, 10):.2f}, "
+        f"worst decile {worst.mean():.2f} on average, {sum(lived)} of {len(lived)} survived."
+    )
+
+
+# ---- the script
+
+
+def run_missing(wanted: Iterable[Job], file: Path) -> Iterator[dict[str, Any]]:
+    """Train what `file` does not hold yet; every entry is appended to it and handed on."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    done = {key_of(entry) for entry in read(file)}
+    for job in wanted:
+        if job.key() in done:
+            continue
+        began = time.perf_counter()
+        found = perform(job)
+        if found["status"] == "interrupted":
+            raise SystemExit(f"{' '.join(map(str, job))} was interrupted; nothing is kept of it")
+        entry = job._asdict() | {"total_steps": job.flags()["total_steps"], "flags": job.flags()} | found
+        entry |= {"seconds": round(time.perf_counter() - began, 1), "commit": git_commit(), "versions": versions()}
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(entry) + "\n")
+        yield entry
+
+
+def part_of(everything: list[Any], text: str) -> list[Any]:
+    """The i-th of n interleaved parts, from "i/n"; SystemExit where the text is no such thing."""
+    i, _, n = text.partition("/")
+    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+        raise SystemExit(f"--part is {text!r}; it must be like 1/2: the first of two parts.")
+    return everything[int(i) - 1 :: int(n)]
+
+
+def main() -> None:
+    """Train what is missing and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--only", default="", help="jobs whose 'condition task algorithm arm' contains this")
+    parser.add_argument("--part", default="1/1", help="i/n: the i-th of n interleaved parts")
+    parser.add_argument("--wide", action="store_true", help="a second task for each family")
+    parser.add_argument("--table", action="store_true")
+    asked = parser.parse_args()
+    if not asked.table:
+        chosen = [job for job in jobs(asked.seeds, asked.wide) if asked.only in " ".join(map(str, job[:4]))]
+        for entry in run_missing(part_of(chosen, asked.part), FILE):
+            told = {name: entry.get(name) for name in ("status", "value", "low", "named", "seconds")}
+            print(*(entry[name] for name in Job._fields), told, flush=True)
+    written = table(list(read(FILE)))
+    TABLE.write_text(written, encoding="utf-8")
+    print(written)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""A run folder to its diagnosis: reads what is there, of live, finished, crashed and old runs; changes nothing.
+
+Needs no torch, so that it answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from marl_stable.configs import parse
+from marl_stable.folder import METADATA, RunFolder, read_incidents
+from marl_stable.monitor.case import Case
+from marl_stable.monitor.diagnosis import diagnose
+from marl_stable.monitor.recording import of_metrics, read_recording
+from marl_stable.report.files import replace_file, to_json
+from marl_stable.report.metrics import read_metrics
+from marl_stable.types import UsageError
+
+FACTS = ("status", "total_steps", "steps", "baselines", "preflight", "contributions", "spec")
+
+
+def diagnose_run(path: Path) -> dict[str, Any]:
+    """The content of `diagnosis.json` for the run in `path`; UsageError where there is nothing to diagnose."""
+    return diagnose(read_case(path))
+
+
+def read_case(path: Path) -> Case:
+    """All that the folder `path` tells of its run; its metrics.csv alone is enough."""
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise UsageError(f"{str(path)!r} is no folder; diagnose needs a run folder, and `ls runs` shows yours.")
+    if not folder.metrics.exists():
+        if (path / METADATA).exists():
+            return Case(read_recording(folder.recording), _config(folder), _facts(folder))
+        raise UsageError(f"{str(path)!r} holds no metrics.csv; diagnose needs a run folder, and `ls runs` shows yours.")
+    facts = _facts(folder)
+    groups = [group["name"] for group in (facts.get("spec") or {}).get("groups", [])]
+    recording = read_recording(folder.recording).joined(of_metrics(read_metrics(folder.metrics), groups))
+    return Case(recording, _config(folder), facts)
+
+
+def write_diagnosis(path: Path, found: Mapping[str, Any]) -> None:
+    """Write `diagnosis.json`, atomically. Raises OSError."""
+    replace_file(RunFolder(path).diagnosis, [(to_json(dict(found), indent=2) + "\n").encode()])
+
+
+def _facts(folder: RunFolder) -> dict[str, Any]:
+    try:
+        metadata = json.loads((folder.path / METADATA).read_text(encoding="utf-8"))
+        facts = {name: metadata[name] for name in FACTS if metadata.get(name) is not None}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        facts = {}
+    return facts | {"incidents": read_incidents(folder.incidents)}
+
+
+def _config(folder: RunFolder) -> dict[str, Any]:
+    """Dotted keys, read as they stand: an older release's configuration is evidence as well."""
+    try:
+        return dict(_dotted(parse(folder.config.read_text(encoding="utf-8"), str(folder.config))))
+    except (OSError, UnicodeDecodeError, UsageError):
+        return {}
+
+
+def _dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, Mapping) and key not in ("kwargs", "teams"):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

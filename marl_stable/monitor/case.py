@@ -1,0 +1,140 @@
+"""A case: all that is known of a run; a cause: a function that looks for one fault in it; a finding: what it says.
+
+A new failure cause is one function with `@cause` above it, in the file of its room in `causes/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marl_stable.monitor.recording import EMPTY, Recording, Series
+
+
+class Stage(IntEnum):
+    """From upstream to downstream: a fault in data shows in all that follows, never the other way round."""
+
+    ENVIRONMENT = 0
+    DATA = 1
+    OBJECTIVE = 2
+    OPTIMISER = 3
+    NETWORK = 4
+    ACTION = 5
+    RESPONSE = 6
+
+
+class Finding(NamedTuple):
+    """One cause that was found, as in `diagnosis.json`."""
+
+    cause: str
+    confidence: float
+    onset_steps: int
+    where: dict[str, Any]
+    evidence: dict[str, float]
+    explanation: str
+    remedy: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What detectors look at. Whatever is unknown is empty, so that a metrics.csv alone is a case as well."""
+
+    recording: Recording = EMPTY
+    config: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value
+    facts: Mapping[str, Any] = field(default_factory=dict)  # total_steps, baselines, preflight, agents, incidents, ...
+
+    @property
+    def returns(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Steps and undiscounted returns: of evaluations where there are at least five, else of training episodes."""
+        for signal, enough in (("eval/return", 5), ("charts/return", 1)):
+            series = self.recording.mean(signal)
+            if series is not None and len(series.steps) >= enough:
+                return series.steps, series.values
+        return np.empty(0, np.int64), np.empty(0)
+
+    def baseline(self, name: str) -> float | None:
+        """The return of `random` or `best_constant` play; None where not measured."""
+        found = (self.facts.get("baselines") or {}).get(name)
+        return None if found is None or found.get("return") is None else float(found["return"])
+
+
+class Hit(NamedTuple):
+    """What a cause's function found: how certain, since when, where, and the numbers that say so."""
+
+    confidence: float
+    onset_steps: int
+    where: dict[str, Any]
+    evidence: dict[str, float]
+    says: str | None = None  # in place of the cause's own sentence
+    config: dict[str, Any] | None = None  # in place of the cause's own settings
+
+
+Look = Callable[[Case], list[Hit]]
+
+
+class Cause(NamedTuple):
+    """A registered cause. `says` is a sentence with fields: the evidence, parts of the place, {who} and {since}."""
+
+    name: str
+    stage: Stage
+    look: Look
+    needs: tuple[str, ...]  # signals, or facts, without which it cannot be looked for
+    says: str
+    remedy: str
+    config: dict[str, Any]
+    last_resort: bool  # named first only where nothing upstream was found
+
+
+CAUSES: dict[str, Cause] = {}
+
+
+def cause(
+    name: str,
+    stage: Stage,
+    needs: tuple[str, ...],
+    says: str,
+    remedy: str,
+    config: Mapping[str, Any] | None = None,
+    last_resort: bool = False,
+) -> Callable[[Look], Look]:
+    """Register a function that looks for the cause called `name`."""
+
+    def register(look: Look) -> Look:
+        CAUSES[name] = Cause(name, stage, look, needs, says, remedy, dict(config or {}), last_resort)
+        return look
+
+    return register
+
+
+def can_look(case: Case, needs: tuple[str, ...]) -> bool:
+    """Whether `case` has every signal or fact that a cause needs."""
+    return all(name in case.recording or case.facts.get(name) is not None for name in needs)
+
+
+def findings(case: Case, kind: Cause) -> list[Finding]:
+    """What a cause finds in `case`, in words."""
+    return [_in_words(kind, hit) for hit in kind.look(case)]
+
+
+def _in_words(kind: Cause, hit: Hit) -> Finding:
+    since = "from the start" if hit.onset_steps <= 0 else f"since {hit.onset_steps:,} steps"
+    fields = {"who": who(hit.where), "since": since, **hit.where, **hit.evidence}
+    told = (hit.says or kind.says).format(**fields)
+    config = kind.config if hit.config is None else hit.config
+    return Finding(kind.name, hit.confidence, hit.onset_steps, hit.where, hit.evidence, told, kind.remedy, dict(config))
+
+
+def who(where: Mapping[str, Any]) -> str:
+    """The agents that a place is about."""
+    return str(where.get("agent") or where.get("group") or "the agents")
+
+
+def place(series: Series) -> dict[str, Any]:
+    """Where a series was read, as `diagnosis.json` has it: the group only where no agent is known."""
+    return {part: name for part, name in series.where.items() if part != "group" or "agent" not in series.where}

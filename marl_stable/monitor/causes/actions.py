@@ -1,0 +1,150 @@
+"""Faults of what agents do: F4, F5, F7 of the catalogue of failures, and exploration that never began.
+
+A saturated or a constant policy is where many stories end. So both are told of only where a run is failing, and
+saturation only where nothing upstream explains it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from marl_stable.monitor import calibration
+from marl_stable.monitor.calibration import Bools, Floats
+from marl_stable.monitor.case import Case, Hit, Stage, cause, place
+from marl_stable.monitor.causes.rewards import constant_action_is_optimal
+from marl_stable.monitor.recording import Series, Where
+from marl_stable.monitor.symptoms import LATE, SAME, UNRESPONSIVE, kind_of, symptoms
+
+READS = 3
+SATURATED = 0.9  # share of greedy actions at a bound, or that have all the probability
+FLAT = 0.02  # mean slope of the tanh: the actor's gradient loses all but that
+GAP = 4.6  # of the two best logits: the best is 99 times as likely as the next
+RISING = 1.5  # times what it was: a response that grows is a policy that learns to see
+ALIKE = 0.99  # share of one action among those executed
+UNSURE = 0.1  # share of observations at which one action has 99% of the probability: not where all are alike
+CHOICES = 2.0  # legal actions, on the mean
+FAILING = ("no_learning", "repeated_action", "collapse_after_peak")
+
+
+@cause(
+    "observation_ignored",
+    Stage.RESPONSE,
+    ("actions/responsiveness", "obs_std"),
+    "What {who} does hardly depends on what it sees (responsiveness {responsiveness:.2g}), although that varies and "
+    "actions are not at their bounds.",
+    "Check that agents see their own observation of the same moment, and that what they are paid for depends on it.",
+    last_resort=True,
+)
+def observation_ignored(case: Case) -> list[Hit]:
+    """A policy away from its bounds that answers alike to everything, and does not begin to see, in a failing run."""
+    if not _failing(case) or constant_action_is_optimal(case):
+        return []
+    for response in case.recording.series("actions/responsiveness"):
+        deaf = response.values < UNRESPONSIVE[kind_of(case, response.where.get("agent"))]
+        if not _lately(case, response, deaf) or _rises(response.values) or not _varies(case, response.where):
+            continue
+        if _at_bounds(case, response.where) is None:
+            evidence = {"responsiveness": float(np.median(response.values[-READS:]))}
+            return [Hit(0.55, _since(response, deaf), place(response), evidence)]
+    return []
+
+
+@cause(
+    "actor_saturation",
+    Stage.ACTION,
+    ("actions/saturation", "actions/responsiveness"),
+    "The policy of {who} is stuck at {saturation:.0%} saturation, where hardly any gradient reaches it.",
+    "Go back to a checkpoint from before it; then use a smaller step size for actors and a larger penalty on large "
+    "actions.",
+    {"algo.action_penalty": 0.01},
+    last_resort=True,
+)
+def actor_saturation(case: Case) -> list[Hit]:
+    """An agent at its bounds (or with all probability on one action) that responds to nothing, in a failing run."""
+    if not _failing(case) or constant_action_is_optimal(case):
+        return []
+    for response in case.recording.series("actions/responsiveness"):
+        deaf = response.values < UNRESPONSIVE[kind_of(case, response.where.get("agent"))]
+        stuck = _at_bounds(case, response.where)
+        if stuck is not None and _lately(case, response, deaf):
+            evidence = {"saturation": float(stuck.values[-1]), "responsiveness": float(response.values[-1])}
+            return [Hit(0.6, _since(stuck, stuck.values > SATURATED), place(response), evidence)]
+    return []
+
+
+@cause(
+    "too_little_exploration",
+    Stage.DATA,
+    ("sameness",),
+    "{who} does the same in {sameness:.0%} of what it does, though its policy is not that sure: nothing else is tried.",
+    "Let it explore: more noise on actions, random steps before learning, or a larger entropy bonus.",
+    {"algo.exploration_noise": 0.3, "algo.warm_up": 10_000},
+)
+def too_little_exploration(case: Case) -> list[Hit]:
+    """Executed actions that are all alike where the policy, not at its bounds, would not make them so.
+
+    Where choices are drawn, that cannot be at any time; continuous ones may become precise, but not begin so.
+    """
+    if any(symptom.name == "non_finite" for symptom in symptoms(case)):
+        return []
+    for same in case.recording.series("sameness"):
+        discrete = kind_of(case, same.where.get("agent")) == "discrete"
+        shares = case.recording.series("actions/saturation", **same.where)
+        if not shares or len(shares[0].values) != len(same.values) or not _has_choice(case, same.where):
+            continue
+        alike = (same.values >= (ALIKE if discrete else SAME["continuous"])) & (shares[0].values < UNSURE)
+        since = calibration.onset(alike if discrete else alike[:READS], same.steps[: len(alike) if discrete else READS])
+        if since is not None and not case.config.get("init_from"):
+            settings = {"algo.entropy_coef": 0.01} if "algo.entropy_coef" in case.config else None
+            at = 0 if since <= same.steps[0] else since
+            return [Hit(0.8, at, place(same), {"sameness": float(same.values[alike].max())}, None, settings)]
+    return []
+
+
+def _has_choice(case: Case, where: Where) -> bool:
+    legal = case.recording.series("legal_choices", **where)
+    groups = (case.facts.get("spec") or {}).get("groups", [])
+    single = any(where.get("agent") in group["agents"] and group["action"].get("n") == 1 for group in groups)
+    return not single and not (legal and float(np.median(legal[0].values)) < CHOICES)
+
+
+def _failing(case: Case) -> bool:
+    return any(symptom.name in FAILING for symptom in symptoms(case))
+
+
+def _lately(case: Case, series: Series, outside: Bools) -> bool:
+    """Whether a series is outside its limit in the latest readings, and far enough into the run for that to matter."""
+    planned = case.facts.get("total_steps") or series.steps[-1]
+    return len(outside) >= READS and bool(outside[-READS:].all()) and bool(series.steps[-1] >= LATE * planned)
+
+
+def _rises(values: Floats) -> bool:
+    third = max(READS, len(values) // 3)
+    return float(np.median(values[-third:])) > RISING * float(np.median(values[: len(values) - third]))
+
+
+def _varies(case: Case, where: Where) -> bool:
+    """Whether any feature of what the agent sees varies."""
+    features = case.recording.series("obs_std", **where)
+    return any(float(np.median(series.values[-READS:])) > 0 for series in features)
+
+
+def _at_bounds(case: Case, where: Where) -> Series | None:
+    """The agent's saturation where it is stuck at it; for continuous actions the tanh has to be flat as well, for
+    discrete ones the best logit far ahead."""
+    for share in case.recording.series("actions/saturation", **where):
+        if len(share.values) < READS or share.values[-READS:].min() <= SATURATED:
+            continue
+        slopes = case.recording.series("attenuation", **where)
+        gaps = case.recording.series("logit_gap", **where)
+        flat = [series.values[-1] < FLAT for series in slopes] + [series.values[-1] > GAP for series in gaps]
+        if not flat or any(flat):
+            return share
+    return None
+
+
+def _since(series: Series, outside: Bools) -> int:
+    """First of the steps from which on it has been outside."""
+    inside = np.flatnonzero(~outside)
+    first = inside[-1] + 1 if len(inside) else 0
+    return 0 if first == 0 else int(series.steps[min(first, len(outside) - 1)])

@@ -1,0 +1,193 @@
+"""Faults between agents and their environment: F15, F22, F25 and F28 of the catalogue of failures.
+
+Most of them are seen before the first update, by the preflight; what begins under way, by the recording.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marl_stable.monitor.calibration import onset
+from marl_stable.monitor.case import Case, Hit, Stage, cause, place
+from marl_stable.monitor.recording import Series
+from marl_stable.monitor.symptoms import symptoms
+
+READS = 3
+ALWAYS = 0.9  # share of episode ends
+SHORTEST_LIMIT = 10  # steps; shorter games have a last round, and no limit
+CUT = 0.5  # share of executed actions that the environment's bounds changed
+DEAD = 0.5  # share of an agent's dimensions without effect; simple tasks have one that was never used
+PADDED = 0.005  # share of a living agent's observations that are all zero
+FEWEST_FEATURES = 4  # so that nothing seen at all is no common observation
+OFTEN = 0.5  # of the latest readings
+FROZEN = 1e-9  # relative change of a weight matrix over an iteration
+
+
+@cause(
+    "time_limit_as_termination",
+    Stage.ENVIRONMENT,
+    ("ends_terminated", "ends_length_std"),
+    "{terminated:.0%} of episodes end as if nothing followed, all after exactly the same number of steps, which nobody "
+    "sees: a time limit is reported as termination, and values are cut off at it.",
+    "Report the limit as truncation in the environment, or say so here.",
+    {"env.time_limit_as": "truncation"},
+)
+def time_limit_as_termination(case: Case) -> list[Hit]:
+    """Episodes that terminate at one and the same length, in a game whose clock is not seen."""
+    terminated, lengths = case.recording.series("ends_terminated"), case.recording.series("ends_length_std")
+    if not terminated or not lengths or len(lengths[0].values) < READS or _has_last_round(case):
+        return []
+    share, spread = terminated[0].values, lengths[0].values
+    if share[-READS:].min() < ALWAYS or spread[-READS:].max() > 0:
+        return []
+    since = onset(share >= ALWAYS, terminated[0].steps, READS) or 0
+    return [Hit(0.85, 0 if share[0] >= ALWAYS else since, {}, {"terminated": float(share[-1])})]
+
+
+def _has_last_round(case: Case) -> bool:
+    """Whether the length of episodes belongs to the game: agents take turns, see a clock, or it is over in no time."""
+    preflight = case.facts.get("preflight") or {}
+    longest = (preflight.get("ends") or {}).get("longest")
+    turns = bool((case.facts.get("spec") or {}).get("turn_based"))
+    clocks = any(seen.get("clock") for seen in (preflight.get("observations") or {}).values())
+    return turns or clocks or (longest is not None and longest < SHORTEST_LIMIT)
+
+
+@cause(
+    "action_range_mismatch",
+    Stage.ENVIRONMENT,
+    ("preflight",),
+    "In the range of {who}'s actions, {dimensions:.0f} dimensions are wrong: {kind}.",
+    "Give each dimension of the action space finite bounds with low below high, and let the environment obey them.",
+)
+def action_range_mismatch(case: Case) -> list[Hit]:
+    """Bounds without width, bounds that the network cannot reach, or bounds that cut off most of what it does."""
+    for group, found in (case.facts["preflight"].get("range") or {}).items():
+        for kind in ("zero_width", "infinite", "mismatch"):
+            if found.get(kind):
+                where = {"group": group, "dimension": found[kind][0]}
+                return [Hit(0.97, 0, where, {"dimensions": float(len(found[kind]))}, _says(kind))]
+    for cut in case.recording.series("bound_clipped"):
+        since = onset(cut.values > CUT, cut.steps, READS)
+        if since is not None and cut.values[-READS:].min() > CUT:
+            says = "{share:.0%} of {who}'s actions are cut off at the bounds: the policy works outside them."
+            at = 0 if since <= cut.steps[0] else since
+            return [Hit(0.7, at, place(cut), {"share": float(cut.values[-1])}, says, {"algo.squash": True})]
+    return []
+
+
+def _says(kind: str) -> str:
+    words = {
+        "zero_width": "low is not below high, so that there is nothing to choose",
+        "infinite": "a bound is infinite",
+        "mismatch": "driven to its ends, the network does not reach the bounds",
+    }
+    return "In the range of {who}'s actions, {dimensions:.0f} dimensions are wrong: " + words[kind] + "."
+
+
+@cause(
+    "action_has_no_effect",
+    Stage.ENVIRONMENT,
+    ("preflight",),
+    "Nothing that anybody sees or is paid depends on {what} of {who}.",
+    "Look at how the environment reads actions: a wrong index, a wrong scale, rounding to one value, or an agent left "
+    "out.",
+)
+def action_has_no_effect(case: Case) -> list[Hit]:
+    """Dimensions or choices that changed nothing in otherwise equal plays; where all of an agent's are, the agent's."""
+    found = case.facts["preflight"].get("effects") or {}
+    dead: dict[str, list[int]] = {}
+    for entry in found.get("without_effect") or []:
+        dead.setdefault(entry["agent"], []).append(entry.get("dimension", 0))
+    for agent, dimensions in dead.items():
+        count = _dimensions(case, agent)
+        if len(dimensions) >= count:
+            return [
+                Hit(0.9, 0, {"agent": agent}, {}, "Nothing that anybody sees or is paid depends on {who}'s actions.")
+            ]
+        if len(dimensions) > DEAD * count:
+            which = "dimensions " + ", ".join(map(str, dimensions)) + " of the actions"
+            says = "Nothing that anybody sees or is paid depends on " + which + " of {who}."
+            return [Hit(0.8, 0, {"agent": agent, "dimension": dimensions[0]}, {}, says)]
+    return _useless_choices(case, found.get("like_choice_0") or [])
+
+
+def _useless_choices(case: Case, entries: list[dict[str, Any]]) -> list[Hit]:
+    """Where most choices of an agent do the same."""
+    for entry in entries:
+        if len(entry["choices"]) + 1 > DEAD * _choices(case, entry["agent"]):
+            says = f"Choices {', '.join(map(str, entry['choices']))} of {{who}} do what choice 0 does."
+            return [Hit(0.7, 0, {part: entry[part] for part in ("agent", "dimension") if part in entry}, {}, says)]
+    return []
+
+
+def _action(case: Case, agent: str) -> dict[str, Any]:
+    groups = (case.facts.get("spec") or {}).get("groups", [])
+    return next((dict(group["action"]) for group in groups if agent in group["agents"]), {})
+
+
+def _dimensions(case: Case, agent: str) -> int:
+    action = _action(case, agent)
+    return len(action["low"]) if "low" in action else len(action["n"]) if isinstance(action.get("n"), list) else 1
+
+
+def _choices(case: Case, agent: str) -> int:
+    """Of discrete actions; where an agent makes several choices at once, of the largest."""
+    n = _action(case, agent).get("n", 1)
+    return max(n) if isinstance(n, list) else int(n)
+
+
+@cause(
+    "masking_error",
+    Stage.ENVIRONMENT,
+    ("obs_padded",),
+    "{padded:.1%} of {who}'s observations are all zero while it counts as acting: padding is learned from.",
+    "Report agents that are gone as dead, so that what stands in for them enters no loss.",
+)
+def masking_error(case: Case) -> list[Hit]:
+    """Rows of padding among the observations of an agent that is always reported alive."""
+    for padded in case.recording.series("obs_padded"):
+        late = padded.values[-max(READS, len(padded.values) // 3) :]
+        share = float(late.mean())
+        if len(late) < READS or not PADDED < share < 1 or (late > 0).mean() < OFTEN or _few_features(case, padded):
+            continue
+        since = onset(padded.values > 0, padded.steps, READS) or 0
+        return [Hit(0.8, 0 if since <= padded.steps[READS - 1] else since, place(padded), {"padded": share})]
+    return []
+
+
+def _few_features(case: Case, padded: Series) -> bool:
+    return len(case.recording.series("obs_std", **padded.where)) < FEWEST_FEATURES
+
+
+@cause(
+    "untrained_parameters",
+    Stage.OPTIMISER,
+    ("layer_change",),
+    "{layer} of the {network} of {who} does not change while others do: no gradient reaches it, or no optimiser has it.",
+    "Check that the optimiser holds this tensor and that nothing detaches it from the loss.",
+)
+def untrained_parameters(case: Case) -> list[Hit]:
+    """Tensors that the first update left as they were, or that stand still while others of the group move."""
+    preflight = case.facts.get("preflight") or {}
+    refused = [(entry["group"], entry["network"]) for entry in preflight.get("non_finite") or []]
+    for entry in preflight.get("untrained") or []:
+        known = str(entry.get("why", "")).startswith("no gradient: reward")
+        if not known and (entry["group"], entry["network"]) not in refused:  # what has no number is not learned from
+            where = {part: entry[part] for part in ("group", "network", "agent") if part in entry}
+            return [Hit(0.95, 0, where | {"layer": entry["tensor"]}, {})]
+    if any(symptom.name == "non_finite" for symptom in symptoms(case)):
+        return []
+    for change in case.recording.series("layer_change"):
+        others = case.recording.series("layer_change", group=change.where.get("group"))
+        still = change.values <= FROZEN
+        if (
+            len(still) < READS
+            or not still[-READS:].all()
+            or not any((s.values[-READS:] > FROZEN).all() for s in others)
+        ):
+            continue
+        since = onset(still, change.steps, READS)
+        at = 0 if since is None or since <= change.steps[0] else since
+        return [Hit(0.9, at, place(change), {"relative_change": float(change.values[-1])})]
+    return []

@@ -1,0 +1,223 @@
+"""Faults of PPO's own: F6, F17 and F18 of the catalogue of failures (ratios, units of values, entropy)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from marl_stable.monitor import calibration
+from marl_stable.monitor.calibration import Floats
+from marl_stable.monitor.case import Case, Hit, Stage, cause, place
+from marl_stable.monitor.causes.gradients import learning_rate_too_high, learning_rate_too_low
+from marl_stable.monitor.causes.networks import uses_batchnorm
+from marl_stable.monitor.symptoms import symptoms
+
+READS = 3
+RATIO = 0.01  # before any step new and old policy are one; rounding makes 1e-7 of it, with tiny deviations 1e-4
+FEW = 0.3  # of the samples are all that counts
+BIAS = 0.75  # deviations of returns
+WARMED_UP = 12  # readings before values can be expected to have found the returns
+NO_ENTROPY = 0.05  # of the maximum
+NO_DEVIATION = -4.0  # log deviation; what PPO here may not go below is -5
+WIDE = 1.0  # log deviation beyond which a tanh makes of it one bound or the other
+UNIFORM = 0.03  # nats below the maximum, per choice or dimension: as random as can be
+STRONG = 0.1  # weight of an entropy bonus that competes with advantages of deviation 1
+HARMED = ("no_learning", "repeated_action", "collapse_after_peak", "identical_agents")
+
+
+# ---- F17
+
+
+@cause(
+    "ratio_explosion",
+    Stage.OBJECTIVE,
+    ("first_ratio",),
+    "Before a single step of learning, the policy of {who} gives actions up to {first_ratio:.2g} times more or less "
+    "probability than when it took them: what it learns from is not what it did.",
+    "Let log-probabilities, observations, masks and memories be those of the moment of acting: store what was not "
+    "squashed, and move normalisers between updates only.",
+)
+def ratio_explosion(case: Case) -> list[Hit]:
+    """Ratios that are not 1 where they must be; or, more doubtful, that leave 1 without steps being too large."""
+    for ratio in case.recording.series("first_ratio"):
+        at = calibration.onset(ratio.values > RATIO, ratio.steps, READS)
+        if at is not None and not uses_batchnorm(case):
+            evidence = {"first_ratio": float(np.median(ratio.values[ratio.steps >= at]))}
+            return [Hit(0.95, 0 if at <= ratio.steps[0] else at, place(ratio), evidence)]
+    return _few_samples(case)
+
+
+def _few_samples(case: Case) -> list[Hit]:
+    if not symptoms(case) or learning_rate_too_high(case):
+        return []
+    for share in case.recording.series("effective_samples"):
+        at = calibration.onset(share.values < FEW, share.steps, READS)
+        if at is not None:
+            says = "Only {effective_samples:.0%} of what {who} did counts in its updates: the policy leaves it behind."
+            evidence = {"effective_samples": float(share.values[share.steps >= at].min())}
+            return [Hit(0.45, at, place(share), evidence, says, {"algo.target_kl": 0.02})]
+    return []
+
+
+# ---- F18
+
+
+@cause(
+    "value_normalisation",
+    Stage.OBJECTIVE,
+    ("value_mean", "return_mean", "return_std", "first_ratio"),
+    "Values of {who} lie {bias_over_return_std:.2g} deviations of returns {side} what came, and stay there: they come "
+    "back from their normal units wrong.",
+    "Let one object turn values into normal units and back, with one mean and deviation, and clip values in its units.",
+    {"algo.clip_value": None},
+)
+def value_normalisation(case: Case) -> list[Hit]:
+    """A bias of values that more learning does not mend, in a critic that learns in normal units, or is clipped."""
+    get = case.config.get
+    if get("algo.normalize_value") not in (True, "on") and get("algo.clip_value") is None:
+        return []
+    if learning_rate_too_low(case):
+        return []
+    hits = [hit for seen in _biases(case) if (hit := _biased(seen)) is not None]
+    return sorted(hits, key=lambda hit: -hit.evidence["bias_over_return_std"])[:1]
+
+
+class Bias(NamedTuple):
+    """How far the values of an agent lie above its returns, in deviations of returns, `(n,)`."""
+
+    where: dict[str, Any]
+    steps: Any
+    values: Floats
+
+
+def _biases(case: Case) -> Iterator[Bias]:
+    for value in case.recording.series("value_mean"):
+        came = case.recording.series("return_mean", **value.where)
+        spread = case.recording.series("return_std", **value.where)
+        if not came or not spread:
+            continue
+        steps = np.intersect1d(np.intersect1d(value.steps, came[0].steps), spread[0].steps)
+        mean, outcome, std = (s.values[np.isin(s.steps, steps)] for s in (value, came[0], spread[0]))
+        if len(steps) and (std > 0).all():
+            yield Bias(place(value), steps, (mean - outcome) / std)
+
+
+def _biased(seen: Bias) -> Hit | None:
+    """Beyond the limit at all readings of the latter half, to one side, and no closer at its end."""
+    half = len(seen.values) // 2
+    late = seen.values[half:]
+    if len(seen.values) < WARMED_UP or not np.isfinite(late).all():
+        return None
+    thirds = [float(np.median(part)) for part in np.array_split(late, 3)]
+    level = abs(float(np.median(late)))
+    apart = (np.sign(late) == np.sign(late[0])).all() and float(np.quantile(np.abs(late), 0.1)) > 0.5 * BIAS
+    if level < BIAS or not apart or abs(thirds[2]) < 0.75 * abs(thirds[0]):
+        return None
+    inside = np.flatnonzero((np.abs(seen.values) < 0.5 * BIAS) | (np.sign(seen.values) != np.sign(late[0])))
+    since = int(seen.steps[inside[-1] + 1]) if len(inside) else 0
+    side = "above" if late[0] > 0 else "below"
+    says = (
+        "Values of {who} lie {bias_over_return_std:.2g} deviations of returns "
+        + side
+        + " what came, and stay there: they come back from their normal units wrong."
+    )
+    return Hit(
+        0.8,
+        0 if since and since <= seen.steps[min(2, half)] else since,
+        seen.where,
+        {"bias_over_return_std": level},
+        says,
+    )
+
+
+# ---- F6
+
+
+@cause(
+    "entropy_collapse",
+    Stage.ACTION,
+    ("losses/entropy",),
+    "The policy of {who} has had next to no randomness {since} and is no good: what it never tries it cannot learn.",
+    "Raise the entropy bonus or lower the learning rate; keep deviations from collapsing.",
+    {"algo.entropy_coef": 0.03},
+    last_resort=True,
+)
+def entropy_collapse(case: Case) -> list[Hit]:
+    """Deterministic before anything was learned. What has learned and then decides is healthy."""
+    if not _harmed(case):
+        return []
+    for spread in _spreads(case):
+        at = _until_the_end(spread.entropy < spread.least, spread.steps)
+        if at is not None:
+            return [Hit(0.6, at, spread.where, {"entropy": float(spread.entropy[-1])})]
+    return []
+
+
+@cause(
+    "entropy_explosion",
+    Stage.ACTION,
+    ("losses/entropy",),
+    "The policy of {who} stays as random as it can be {since}: the entropy bonus outweighs what is paid.",
+    "Lower the entropy bonus, and bound deviations.",
+    {"algo.entropy_coef": 0.001},
+    last_resort=True,
+)
+def entropy_explosion(case: Case) -> list[Hit]:
+    """As random as can be to the end, and nothing learned; or deviations so wide that only the bounds are played."""
+    if not _harmed(case):
+        return []
+    for std in case.recording.series("log_std"):
+        at = _until_the_end(std.values > WIDE, std.steps)
+        if at is not None:
+            says = "The deviation of {who}'s actions has grown to {std:.3g}: most of them lie on the bounds."
+            return [Hit(0.7, at, place(std), {"std": float(np.exp(std.values[-1]))}, says)]
+    coefficient = case.config.get("algo.entropy_coef")
+    strong = isinstance(coefficient, int | float) and coefficient >= STRONG
+    for spread in _spreads(case):
+        at = _until_the_end(spread.entropy > spread.most, spread.steps)
+        if at is not None and at <= 0.5 * spread.steps[-1]:
+            return [Hit(0.7 if strong else 0.5, at, spread.where, {"entropy": float(spread.entropy[-1])})]
+    return []
+
+
+class Spread(NamedTuple):
+    """Nats of a group's policy per choice or dimension, with what is next to none and what next to all."""
+
+    where: dict[str, Any]
+    steps: Any
+    entropy: Floats  # (n,)
+    least: float
+    most: float
+
+
+def _spreads(case: Case) -> Iterator[Spread]:
+    """Of groups whose actions are known. A squashed action is most random where it is uniform between its bounds."""
+    groups = {group["name"]: group for group in (case.facts.get("spec") or {}).get("groups", [])}
+    for entropy in case.recording.series("losses/entropy"):
+        action = groups.get(entropy.where.get("group"), {}).get("action") or {}
+        if "n" in action:
+            options = np.atleast_1d(np.asarray(action["n"], dtype=np.float64))
+            full = float(np.log(options).mean())
+            if full > 0:
+                values = entropy.values / len(options)
+                yield Spread(place(entropy), entropy.steps, values, NO_ENTROPY * full, full - UNIFORM)
+        elif "low" in action:
+            squashed = case.config.get("algo.squash", True) is True
+            values = entropy.values / max(1, len(action["low"]))
+            least = NO_DEVIATION + 0.5 * math.log(2 * math.pi * math.e)
+            yield Spread(place(entropy), entropy.steps, values, least, math.log(2) - UNIFORM if squashed else math.inf)
+
+
+def _harmed(case: Case) -> bool:
+    return any(symptom.name in HARMED for symptom in symptoms(case))
+
+
+def _until_the_end(outside: calibration.Bools, steps: Any) -> int | None:
+    """Since when a series has been outside without a break; 0 where it always was."""
+    if len(outside) < READS or not outside[-READS:].all():
+        return None
+    inside = np.flatnonzero(~outside)
+    return int(steps[inside[-1] + 1]) if len(inside) else 0

@@ -1,0 +1,326 @@
+"""Faults of what agents are paid: F8, F9, F16 and F23 of the catalogue of failures.
+
+Scales are judged by returns before anything was learned: what a learned policy is paid varies less, as it should.
+What begins under way has to leap from one reading to the next, and to be more than learning can do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from marl_stable.monitor import calibration
+from marl_stable.monitor.case import Case, Hit, Stage, cause, place
+from marl_stable.monitor.causes.data import non_finite
+from marl_stable.monitor.recording import Series
+from marl_stable.monitor.symptoms import symptoms
+
+READS = 3
+SMALLEST, LARGEST = 0.1, 30.0  # deviations of returns that networks learn without help
+MILD = 10.0  # times beyond these: no finding where the run shows no symptom
+OFFSET = 50.0  # median reward in robust deviations of rewards, at random; tasks without an offset have 1 to 3
+OUTLIER = 100.0  # largest distance from the median over the usual 99.9th percentile
+JUMP_Z = 8.0
+ALONE = 3.0  # times the changes beside it, which a leap must be: the steepest part of learning is twice its neighbours
+RESCALED = 30.0
+ALIKE = 3.0  # within that factor, mean and spread are said to change alike
+SPARSE = 0.9  # share of zeros, at first, of a reward whose absence is nothing new
+NORMALISED = {"algo.normalize_reward": True}
+
+
+@cause(
+    "reward_non_finite",
+    Stage.DATA,
+    ("reward_non_finite",),
+    "The reward of {who} was NaN or infinite in up to {share:.2%} of an iteration's steps.",
+    "Repair the reward function, most often a division or a logarithm; under guard such transitions are left out.",
+    {"stability": "guard"},
+)
+def reward_non_finite(case: Case) -> list[Hit]:
+    """Rewards that were NaN or infinite."""
+    return non_finite(case, "reward_non_finite")
+
+
+@cause(
+    "no_reward_signal",
+    Stage.DATA,
+    ("reward_std",),
+    "No agent's reward has varied {since}: there is nothing that could be learned from it.",
+    "Check that the environment pays at all; where the goal is too rare to be met by chance, begin nearer to it or pay "
+    "for approaching it.",
+)
+def no_reward_signal(case: Case) -> list[Hit]:
+    """Nobody's reward varies: it never did, or has not since some step; but what is solved is paid alike as well."""
+    everyone = [series for series in case.recording.series("reward_std") if len(series.values) >= READS]
+    flat = [series.values <= 1e-7 * _size(case, series) for series in everyone]
+    if not everyone or not all(mask[-READS:].all() for mask in flat):
+        return []
+    since = max(_last_change(series, mask) for series, mask in zip(everyone, flat, strict=True))
+    if since > 0 and not all(_withdrawn(case, series, since) for series in everyone):
+        return []
+    return [Hit(0.95, since, {}, {"reward_std": 0.0})]
+
+
+def _withdrawn(case: Case, series: Series, since: int) -> bool:
+    """Whether the constant reward since then is none that a policy could have settled on: never met before, or below
+    the best; nor the nothing of a sparse task."""
+    mean, zero = (case.recording.series(name, **series.where) for name in ("reward_mean", "reward_zero"))
+    if not mean or (zero and float(np.median(zero[0].values[:READS])) > SPARSE):
+        return False
+    best, now = _best(case, mean[0], since), float(mean[0].values[-1])
+    return abs(now - best) > 1e-3 * max(abs(best), abs(now))
+
+
+def _best(case: Case, mean: Series, until: int) -> float:
+    """The largest reward met before a step; where only the mean is known, the largest mean."""
+    before = mean.steps < until
+    largest = float(mean.values[before].max(initial=-np.inf))
+    median, peak = (case.recording.series(name, **mean.where) for name in ("reward_median", "reward_peak"))
+    if not median or not peak or len(median[0].values) != len(peak[0].values):
+        return largest
+    reached = median[0].values + peak[0].values
+    return max(largest, float(reached[median[0].steps < until].max(initial=-np.inf)))
+
+
+def _last_change(series: Series, flat: calibration.Bools) -> int:
+    moved = np.flatnonzero(~flat)
+    return int(series.steps[min(moved[-1] + 1, len(flat) - 1)]) if len(moved) else 0
+
+
+def _size(case: Case, series: Series) -> float:
+    mean = case.recording.series("reward_mean", **series.where)
+    return max(1e-30, float(np.abs(mean[0].values).max())) if mean else 1e-30
+
+
+@cause(
+    "reward_outliers",
+    Stage.DATA,
+    ("reward_peak", "reward_p999"),
+    "Single rewards of {who} lie {reward_p999_over_scale:,.0f} times as far from the median as the usual largest ones.",
+    "Clip or repair that term in the environment; normalised rewards and gradient clipping keep the damage small.",
+    {"algo.normalize_reward": True, "algo.max_grad_norm": "adaptive"},
+)
+def reward_outliers(case: Case) -> list[Hit]:
+    """Single rewards far beyond all others: measured against the usual 99.9th percentile, so that the goals of a sparse
+    task, which are rare and large but alike, are none."""
+    hits = []
+    for peak in case.recording.series("reward_peak"):
+        large = case.recording.series("reward_p999", **peak.where)
+        usual = _usual(large[0].values if large else np.zeros(1), peak.values)
+        beyond = peak.values > OUTLIER * usual
+        if usual > 0 and beyond.any() and beyond.mean() < 0.5:
+            ratio, count = float(peak.values.max()) / usual, float(beyond.sum())
+            evidence = {"reward_p999_over_scale": ratio, "iterations_with_outliers": count}
+            hits.append(Hit(0.93, int(peak.steps[beyond.argmax()]), place(peak), evidence))
+    return sorted(hits, key=lambda hit: (hit.onset_steps, -hit.evidence["reward_p999_over_scale"]))[:1]
+
+
+def _usual(p999: calibration.Floats, peaks: calibration.Floats) -> float:
+    """The usual size of large rewards; where even the 99.9th percentile is 0, that of the usual largest."""
+    typical = float(np.median(p999))
+    paid = peaks[peaks > 0]
+    return typical if typical > 0 or not len(paid) else float(np.median(paid))
+
+
+@cause(
+    "reward_scale_too_small",
+    Stage.DATA,
+    ("reward_std",),
+    "Returns of {who} deviate by {return_std:.2g}: less than the errors of a fresh critic, which actors then follow.",
+    "Normalise rewards, or rescale them so that returns deviate by about 1 to 10.",
+    NORMALISED,
+)
+def reward_scale_too_small(case: Case) -> list[Hit]:
+    """Returns differ by so little that the critic's first errors are larger."""
+    return _scale(case, lambda std: std < SMALLEST, larger=False)
+
+
+@cause(
+    "reward_scale_too_large",
+    Stage.DATA,
+    ("reward_std",),
+    "Returns of {who} deviate by {return_std:.3g}, a scale that the critic's small steps take very long to reach.",
+    "Normalise rewards, or rescale them so that returns deviate by about 1 to 10.",
+    NORMALISED,
+)
+def reward_scale_too_large(case: Case) -> list[Hit]:
+    """Returns differ by so much that the critic needs ages to reach them."""
+    return _scale(case, lambda std: std > LARGEST, larger=True)
+
+
+def _scale(case: Case, beyond: Callable[[float], bool], larger: bool) -> list[Hit]:
+    """From the start where nothing normalises; else only after a sudden change of scale."""
+    mild = MILD if larger else 1 / MILD
+    for series in case.recording.series("reward_std"):
+        early = _at_random(case, series.where)
+        shifted = larger and _offset(case, series.where.get("agent")) > OFFSET  # then returns differ by their length
+        wrong = early is not None and beyond(early) and not _normalised(case) and not shifted
+        if early is not None and wrong and (beyond(early / mild) or symptoms(case)):
+            return [Hit(0.9, 0, place(series), {"return_std": early})]
+        jump = _rescaled(case, series.where)
+        if jump and (jump[1] > 1) == larger:
+            says = "From one iteration to the next, rewards of {who} became {factor:.3g} times what they were."
+            return [Hit(0.85, jump[0], place(series), {"factor": jump[1]}, says)]
+    return []
+
+
+def _at_random(case: Case, where: dict[str, Any]) -> float | None:
+    """Deviation of returns before anything was learned; None where it is not known, or nothing is paid."""
+    rewards = (case.facts.get("preflight") or {}).get("rewards") or {}
+    known = (rewards.get(where.get("agent")) or {}).get("return_std")
+    read = case.recording.series("return_std", **where)
+    if known is None and read:
+        known = float(np.median(read[0].values[:READS]))
+    return float(known) if known else None
+
+
+def _rescaled(case: Case, where: dict[str, Any]) -> tuple[int, float] | None:
+    """Step and factor of a sudden lasting change of the reward's spread, by which its mean changed as well: where a
+    goal is met for the first time, or always, they differ."""
+    means = case.recording.series("reward_mean", **where)
+    for series in case.recording.series("reward_std", **where):
+        values = series.values
+        if len(values) < 2 * READS or values.min() <= 0 or not means or len(means[0].values) != len(values):
+            return None
+        logs, level = np.log(values), np.log(np.maximum(np.abs(means[0].values), 1e-30))
+        at = int(np.abs(np.diff(logs)).argmax()) + 1
+        change, moved = (float(np.median(x[at:]) - np.median(x[:at])) for x in (logs, level))
+        sudden = min(abs(change), abs(float(logs[at] - logs[at - 1]))) > np.log(RESCALED)
+        if sudden and abs(change - moved) < np.log(ALIKE) and not _begins(case, series, at):
+            return int(series.steps[at]), float(np.exp(change))
+    return None
+
+
+def _begins(case: Case, series: Series, row: int) -> bool:
+    """Whether a reading is the first one of the policy, after random actions: then all leaps."""
+    warm_up = case.config.get("algo.warm_up")
+    return isinstance(warm_up, int) and row > 0 and bool(series.steps[row - 1] <= warm_up <= series.steps[row])
+
+
+def _normalised(case: Case) -> bool:
+    return any(case.config.get(f"algo.normalize_{part}") in (True, "on") for part in ("reward", "value"))
+
+
+@cause(
+    "reward_offset",
+    Stage.DATA,
+    ("reward_mean",),
+    "{who} is paid about {reward_mean:.3g} a step whatever it does, {offset_over_scale:,.0f} times the deviation of "
+    "its rewards: what actions change of it drowns.",
+    "Subtract the constant in the environment, or normalise rewards; where episodes can end early, a constant pays for "
+    "living long, or for dying.",
+    NORMALISED,
+)
+def reward_offset(case: Case) -> list[Hit]:
+    """A constant in the reward that dwarfs what actions change of it, from the start; later it is a shift."""
+    if _normalised(case) and not symptoms(case):
+        return []
+    for mean in case.recording.series("reward_mean"):
+        ratio = _offset(case, mean.where.get("agent"))
+        if ratio > OFFSET:
+            evidence = {"offset_over_scale": ratio, "reward_mean": float(np.median(mean.values[:READS]))}
+            return [Hit(0.9, 0, place(mean), evidence)]
+    return []
+
+
+def _offset(case: Case, agent: str | None) -> float:
+    """The usual reward in robust deviations of rewards, of random play or else of the first readings; 0 for a reward
+    that hardly ever varies, as one for every step that is lived."""
+    if (rewards := (case.facts.get("preflight") or {}).get("rewards") or {}).get(agent):
+        return float(rewards[agent].get("offset_ratio") or 0.0)
+    mean, spread = (case.recording.series(f"reward_{name}", agent=agent) for name in ("mean", "std"))
+    scale = float(np.median(spread[0].values[:READS])) if spread else 0.0
+    return abs(float(np.median(mean[0].values[:READS]))) / scale if mean and scale > 0 else 0.0
+
+
+@cause(
+    "reward_shift",
+    Stage.DATA,
+    ("reward_mean",),
+    "From one iteration to the next the mean reward of {who} went from {before:.3g} to {after:.3g} and stayed, while "
+    "the policy moved as usual: the task changed.",
+    "Find what changed in the environment at that step; after a change that is meant, more exploration helps to learn "
+    "anew.",
+)
+def reward_shift(case: Case) -> list[Hit]:
+    """What is paid changed under way: the mean reward leapt between two iterations, and stayed. Upwards it must be
+    beyond all that was met before, since learning leaps as well; and neither steps nor behaviour were unusual then,
+    since a policy that breaks is paid less."""
+    if no_reward_signal(case):
+        return []
+    for mean in case.recording.series("reward_mean"):
+        found = leap(mean)
+        if found is None or _rescaled(case, mean.where) is not None:
+            continue
+        at, before, after, z = found
+        if _begins(case, mean, int(np.searchsorted(mean.steps, at))):
+            continue
+        if _stirred(case, at) or before < after <= _best(case, mean, at):
+            continue
+        return [Hit(0.85, at, place(mean), {"before": before, "after": after, "z": z})]
+    return []
+
+
+def leap(series: Series) -> tuple[int, float, float, float] | None:
+    """Step, level before, level after and z of the largest change between neighbouring readings, where it lasts."""
+    values = series.values
+    if len(values) < 4 * READS:
+        return None
+    changes = np.diff(values)
+    noise = calibration.sigma(changes) + 1e-9 * float(np.abs(values).max())
+    at = int(np.abs(changes[READS : len(changes) - READS + 1]).argmax()) + READS + 1
+    before, after = float(np.median(values[max(0, at - 5) : at])), float(np.median(values[at : at + 5]))
+    size = abs(float(changes[at - 1]))
+    beside = np.delete(changes[max(0, at - 1 - READS) : at + READS], min(READS, at - 1))
+    z = size / noise if noise > 0 else 0.0
+    if z < JUMP_Z or size < ALONE * float(np.abs(beside).max()) or abs(after - before) < 0.5 * size:
+        return None
+    return int(series.steps[at]), before, after, z
+
+
+def _stirred(case: Case, steps: int) -> bool:
+    """Whether steps or behaviour were out of their usual range at the reading before `steps`, or at it."""
+    for signal in ("update_ratio", "losses/approx_kl", "grad_spike", "layer_weight", "sameness", "bound_clipped"):
+        for series in case.recording.series(signal):
+            past = series.values[series.steps <= steps]
+            if len(past) < 2 * READS:
+                continue
+            logs = np.log(np.maximum(past, 1e-3 if signal in ("sameness", "bound_clipped") else 1e-12))
+            usual, near = logs[: -READS + 1], logs[-READS + 1 :]
+            if (np.abs(near - np.median(usual)) > JUMP_Z * (calibration.sigma(usual) + 0.05)).any():
+                return True
+    return False
+
+
+@cause(
+    "constant_action_is_optimal",
+    Stage.DATA,
+    ("baselines",),
+    "One constant action returns {best_constant:.3g}, as much as the policy ({policy:.3g}) and more than chance "
+    "({random:.3g}): under this reward, repeating it is right.",
+    "The training is sound; change the reward, so that what is seen decides what pays. The baseline names the action.",
+)
+def constant_action_is_optimal(case: Case) -> list[Hit]:
+    """The policy repeats one action, and the best constant action, far better than chance, is as good as the policy."""
+    _, returns = case.returns
+    baselines = case.facts["baselines"]
+    random, constant = baselines.get("random"), baselines.get("best_constant")
+    if not _measured(random) or not _measured(constant) or not len(returns):
+        return []
+    if all(symptom.name != "repeated_action" for symptom in symptoms(case)):
+        return []
+    level = float(np.median(returns[-READS:]))
+    error = max(float(np.ptp(entry["ci95"])) / 3.92 for entry in (random, constant))
+    better = constant["return"] - random["return"]
+    as_good = abs(constant["return"] - level) <= max(4 * error, 0.1 * better)
+    if better <= 5 * error or not as_good:
+        return []
+    evidence = {"best_constant": constant["return"], "policy": level, "random": random["return"]}
+    return [Hit(0.9, 0, {}, evidence)]
+
+
+def _measured(baseline: dict[str, Any] | None) -> bool:
+    """Whether a baseline is known, with its interval: not so where rewards are no numbers."""
+    return baseline is not None and None not in (baseline["return"], *baseline["ci95"])

@@ -1,0 +1,83 @@
+"""From a case to `diagnosis.json`: every cause looked for, the root cause first.
+
+The root is told from its consequences by when it began, and among what began together by how far upstream it is
+(data, then what is learned from them, then gradients, networks, actions, the response to observations).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from marl_stable.monitor import causes  # noqa: F401  (registers every cause)
+from marl_stable.monitor.case import CAUSES, Case, Finding, Stage, can_look, findings
+from marl_stable.monitor.symptoms import Symptom, symptoms
+
+TOGETHER = 0.05  # of the run: what began within it began together
+READINGS = 3  # or within so many logged iterations
+DOUBTFUL = 0.5  # confidence below which a finding is named after all others
+UNKNOWN_REMEDY = (
+    "Run `marl-stable diagnose RUN --experiment`, which tries one remedy after the other from a checkpoint."
+)
+
+
+def diagnose(case: Case) -> dict[str, Any]:
+    """The content of `diagnosis.json`, as plain types."""
+    looked = [kind for kind in CAUSES.values() if can_look(case, kind.needs)]
+    found = ordered([finding for kind in looked for finding in findings(case, kind)], case)
+    seen = symptoms(case)
+    if seen and not found:
+        found = [unknown(seen, [kind.name for kind in looked])]
+    _, returns = case.returns
+    return {
+        "verdict": "healthy" if not found else "failing" if seen else "warning",
+        "findings": [finding._asdict() for finding in found],
+        "symptoms": [symptom.name for symptom in seen],
+        "actions_taken": actions_taken(case.facts.get("incidents") or ()),
+        "checked": [kind.name for kind in looked],
+        "return": float(returns[-1]) if len(returns) else None,
+        "baselines": case.facts.get("baselines") or {"random": None, "best_constant": None},
+    }
+
+
+def ordered(found: list[Finding], case: Case) -> list[Finding]:
+    """The root cause first: certain before doubtful, real causes before last resorts, early before late, and of what
+    began together the one that is furthest upstream."""
+    if not found:
+        return []
+    steps = case.recording.steps
+    spacing = float(steps[-1] - steps[0]) / max(1, len(steps) - 1) if len(steps) else 0.0
+    near = max(READINGS * spacing, TOGETHER * float(steps[-1])) if len(steps) else 0.0
+
+    def rank(finding: Finding, first: int) -> tuple[Any, ...]:
+        kind = CAUSES.get(finding.cause)
+        together = finding.onset_steps - first <= near
+        stage = kind.stage if kind else Stage.RESPONSE
+        late = kind is not None and kind.last_resort
+        doubtful = finding.confidence < DOUBTFUL
+        return doubtful, late, not together, stage if together else finding.onset_steps, -finding.confidence
+
+    real = [f for f in found if not CAUSES[f.cause].last_resort and f.confidence >= DOUBTFUL] or found
+    first = min(finding.onset_steps for finding in real)
+    return sorted(found, key=lambda finding: rank(finding, first))
+
+
+def unknown(seen: list[Symptom], excluded: list[str]) -> Finding:
+    """A symptom without a cause: says what was excluded rather than a wrong name."""
+    first = min(seen, key=lambda symptom: symptom.onset_steps)
+    told = (
+        f"The run shows {first.name.replace('_', ' ')}, and none of the {len(excluded)} causes looked for explains it."
+    )
+    return Finding("unknown", 0.2, first.onset_steps, first.where, first.evidence, told, UNKNOWN_REMEDY, {})
+
+
+def actions_taken(incidents: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the guard did, counted by kind of action, with the first step of each."""
+    found: dict[str, dict[str, Any]] = {}
+    for incident in incidents:
+        action = incident.get("action", "none")
+        if action in ("none", "warned"):
+            continue
+        entry = found.setdefault(action, {"steps": incident["steps"], "action": action, "count": 0})
+        entry["count"] += 1
+    return list(found.values())

@@ -1,0 +1,206 @@
+"""What a user sees: symptoms, never causes. Each is one function, in the words of `diagnosis.json`.
+
+A symptom is told of how a run is now, at its end or at its latest reading: one from which it recovered is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from marl_stable.monitor import calibration
+from marl_stable.monitor.case import Case
+from marl_stable.monitor.recording import Series
+
+LATE = 0.25  # of the run so far: before that, nothing can be said of learning, nor of what agents do
+READS = 3  # latest readings that must agree
+UNRESPONSIVE = {"continuous": 0.05, "discrete": 0.02}  # of the half-range; of the information that actions could carry
+SAME = {"continuous": 0.8, "discrete": 0.95}  # of the dimensions; of all actions
+LEARNED = 0.1  # of the distance from random play to the best known return; less is nothing
+EQUAL = 0.98  # share of steps in which agents of a group act alike
+GROWN = 10.0  # a loss that many times its lowest level has diverged
+
+
+class Symptom(NamedTuple):
+    """One thing that a user sees, since when, where, and the numbers that say so."""
+
+    name: str
+    onset_steps: int
+    where: dict[str, Any]
+    evidence: dict[str, float]
+
+
+def symptoms(case: Case) -> list[Symptom]:
+    """Every symptom that the case shows."""
+    return [found for look in SYMPTOMS if (found := look(case)) is not None]
+
+
+def repeated_action(case: Case) -> Symptom | None:
+    """An agent whose greedy action hardly depends on what it sees, and whose executed actions are nearly all alike.
+
+    Saturation alone is none: bang-bang policies are saturated and respond. Nor is a lack of response alone: early
+    stochastic policies do everything everywhere.
+    """
+    for same in case.recording.series("sameness"):
+        agent = same.where.get("agent")
+        kind = kind_of(case, agent)
+        responses = case.recording.series("actions/responsiveness", **same.where)
+        stuck = _lasting(same, same.values >= SAME[kind])
+        if stuck is None or not responses or responses[0].values[-READS:].max() >= UNRESPONSIVE[kind]:
+            continue
+        evidence = {"sameness": float(same.values[-1]), "responsiveness": float(responses[0].values[-1])}
+        return Symptom("repeated_action", stuck, _at(same), evidence)
+    return _repeated_when_greedy(case)
+
+
+def _repeated_when_greedy(case: Case) -> Symptom | None:
+    """The live monitor's word, from evaluations, where the policy explores so much that executed actions hide it."""
+    seen = [entry for entry in case.facts.get("incidents") or () if entry.get("kind") == "repeated_action"]
+    steps = case.recording.steps
+    for entry in seen:
+        where = entry.get("where", {})
+        responses = case.recording.series("actions/responsiveness", **where)
+        limit = UNRESPONSIVE[kind_of(case, where.get("agent"))]
+        if (
+            responses
+            and len(steps)
+            and entry["steps"] >= LATE * steps[-1]
+            and responses[0].values[-READS:].max() < limit
+        ):
+            numbers = {"sameness": entry["value"], "responsiveness": float(responses[0].values[-1])}
+            return Symptom("repeated_action", int(entry["steps"]), where, numbers)
+    return None
+
+
+def no_learning(case: Case) -> Symptom | None:
+    """The return has not left random play, or where that was not measured its own beginning, by more than its noise.
+
+    Not told of competing teams, whose mean return need not rise, nor before a quarter of the run is over.
+    """
+    steps, returns = case.returns
+    planned = case.facts.get("total_steps") or (steps[-1] if len(steps) else 0)
+    if _teams(case) > 1 or len(returns) < calibration.MIN_ROWS or steps[-1] < LATE * planned:
+        return None
+    tenth = max(READS, len(returns) // 10)
+    first, last = float(np.median(returns[:tenth])), float(np.median(returns[-tenth:]))
+    noise = calibration.sigma(returns - calibration.running_median(returns, max(5, len(returns) // 5)))
+    random = case.baseline("random")
+    start = first if random is None else random
+    constant = case.baseline("best_constant")
+    goal = max(value for value in (start, constant, float(returns.max())) if value is not None)
+    gained = last - start
+    if gained > 2 * noise / np.sqrt(tenth) and gained > LEARNED * (goal - start):
+        return None
+    evidence = {"return": last, "random" if random is not None else "return_at_start": start, "noise": noise}
+    return Symptom("no_learning", int(steps[0]), {}, evidence)
+
+
+def collapse_after_peak(case: Case) -> Symptom | None:
+    """The return fell from its peak and is still down."""
+    steps, returns = case.returns
+    if not len(returns):
+        return None
+    found = calibration.drop_after_peak(steps, returns, case.baseline("random"))
+    if found is None:
+        return None
+    evidence = {"peak": float(np.nanmax(returns)), "now": float(returns[-1]), "share_lost": found.depth}
+    return Symptom("collapse_after_peak", found.onset_step, {}, evidence)
+
+
+def diverging_loss(case: Case) -> Symptom | None:
+    """The critic's loss has grown tenfold over its lowest level, and is still that high; or is infinite."""
+    for loss in case.recording.series("losses/critic"):
+        if len(loss.values) < calibration.MIN_ROWS:
+            continue
+        level = calibration.running_median(np.maximum(loss.values, 1e-30), 5)
+        lowest = np.minimum.accumulate(level)
+        since = _lasting(loss, ~(level < GROWN * lowest))
+        if since is not None and not calibration.trend(loss.steps, np.log(level)).z < 0:
+            return Symptom(
+                "diverging_loss", since, _at(loss), {"loss": float(loss.values[-1]), "lowest": float(lowest[-1])}
+            )
+    return None
+
+
+def non_finite(case: Case) -> Symptom | None:
+    """NaN or infinity in gradients, losses, observations or rewards."""
+    first: Symptom | None = None
+    for signal in ("non_finite", "obs_non_finite", "reward_non_finite", "losses/critic", "losses/actor"):
+        for series in case.recording.series(signal):
+            bad = np.isinf(series.values) if signal.startswith("losses/") else series.values > 0
+            if bad.any():
+                at = int(series.steps[bad.argmax()])
+                if first is None or at < first.onset_steps:
+                    first = Symptom("non_finite", at, _at(series), {"share": float(series.values[bad].max())})
+    return first
+
+
+def oscillation(case: Case) -> Symptom | None:
+    """The return cycles, more regularly than chance explains and by more than a fifth of what was gained."""
+    steps, returns = case.returns
+    if len(returns) < 3 * calibration.MIN_ROWS:
+        return None
+    half = len(returns) // 2
+    found = calibration.oscillation(returns[half:])
+    gained = float(np.max(returns) - np.min(returns))
+    swing = float(np.subtract(*np.percentile(returns[half:], [90, 10])))
+    if found is None or swing < 0.2 * gained:
+        return None
+    evidence = {
+        "period": float(found.lag * np.median(np.diff(steps))),
+        "autocorrelation": found.strength,
+        "swing": swing,
+    }
+    return Symptom("oscillation", int(steps[half]), {}, evidence)
+
+
+def identical_agents(case: Case) -> Symptom | None:
+    """Agents of a group that always do the same at the same time."""
+    alike: dict[str, list[Series]] = {}
+    for series in case.recording.series("equal_actions"):
+        alike.setdefault(series.where.get("group", ""), []).append(series)
+    for group, members in alike.items():
+        since = [_lasting(series, series.values >= EQUAL) for series in members]
+        known = [at for at in since if at is not None]
+        if len(members) > 1 and len(known) == len(members):
+            share = min(float(series.values[-1]) for series in members)
+            return Symptom("identical_agents", max(known), {"group": group}, {"equal_actions": share})
+    return None
+
+
+SYMPTOMS: tuple[Callable[[Case], Symptom | None], ...] = (
+    repeated_action,
+    no_learning,
+    collapse_after_peak,
+    diverging_loss,
+    non_finite,
+    oscillation,
+    identical_agents,
+)
+
+
+def kind_of(case: Case, agent: str | None) -> str:
+    """`continuous` or `discrete` actions; an agent that is not known is taken for a continuous one."""
+    for group in (case.facts.get("spec") or {}).get("groups", []):
+        if agent in group["agents"]:
+            return "discrete" if "n" in group["action"] else "continuous"
+    return "continuous"
+
+
+def _teams(case: Case) -> int:
+    return len({group["team"] for group in (case.facts.get("spec") or {}).get("groups", [])})
+
+
+def _lasting(series: Series, outside: calibration.Bools) -> int | None:
+    """Since when a series is outside its limit up to now, late enough in the run and for enough readings."""
+    if len(outside) < READS or not outside[-READS:].all() or series.steps[-1] <= 0:
+        return None
+    inside = np.flatnonzero(~outside)
+    return int(series.steps[inside[-1] + 1]) if len(inside) else int(series.steps[0])
+
+
+def _at(series: Series) -> dict[str, Any]:
+    """The place as `diagnosis.json` has it: an agent says more than its group."""
+    return {part: name for part, name in series.where.items() if part != "group" or "agent" not in series.where}

@@ -1,0 +1,90 @@
+"""The monitor's recording in the run folder: appended to at every logged iteration, cut back on resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marl_stable.monitor.recording import encode_columns, encode_row, read_columns, read_rows, segments
+from marl_stable.monitor.table import Column, columns
+from marl_stable.report.files import RecordFile, replace_file
+from marl_stable.types import EnvSpec
+
+Host = Mapping[str, Mapping[str, NDArray[np.float64]]]
+"""tag -> group -> numbers."""
+
+
+class Labels(NamedTuple):
+    """What the places of a recording are called."""
+
+    agents: Mapping[str, tuple[str, ...]]  # group -> names
+    layers: Mapping[str, Mapping[str, list[str]]]  # group -> network -> names of weight matrices
+
+
+def labels(spec: EnvSpec, layers: Mapping[str, Mapping[str, list[str]]]) -> Labels:
+    """Those of an environment's groups and an agent's networks."""
+    return Labels({group.name: group.agents for group in spec.groups}, layers)
+
+
+class Recorder:
+    """Writes one row per logged iteration. Raises OSError where that cannot be done."""
+
+    def __init__(self, folder: Path, labels: Labels, keep_until: int | None = None) -> None:
+        """`keep_until` (resume): rows of later steps are dropped, and what was not written whole; None begins anew."""
+        self._folder, self._labels = folder, labels
+        self._columns: dict[Column, int] = {}
+        self._known: dict[tuple[str, str, tuple[int, ...]], list[int]] = {}  # where a tensor's numbers go
+        self._segment = -1
+        self._rows: RecordFile | None = None
+        folder.mkdir(exist_ok=True)
+        for file in segments(folder):
+            self._cut(file, keep_until)
+
+    def write(self, steps: int, found: Host) -> None:
+        """Append the numbers of the iteration that ended at `steps`."""
+        before = len(self._columns)
+        places = [
+            (values.ravel(), self._place(tag, group, values)) for tag, x in found.items() for group, values in x.items()
+        ]
+        if len(self._columns) > before or self._rows is None:
+            self._begin()
+        row = np.full(len(self._columns), np.nan)
+        for values, at in places:
+            row[at] = values
+        assert self._rows is not None
+        self._rows.append(encode_row(steps, row))
+
+    def _place(self, tag: str, group: str, values: NDArray[np.float64]) -> list[int]:
+        key = (tag, group, values.shape)
+        if key not in self._known:
+            network = tag.rpartition("/")[2]
+            layers = self._labels.layers.get(group, {}).get(network, ())
+            named = columns(tag, group, values.shape, self._labels.agents[group], layers)
+            self._known[key] = [self._columns.setdefault(column, len(self._columns)) for column in named]
+        return self._known[key]
+
+    def _begin(self) -> None:
+        """A new segment, for all columns known by now."""
+        self._segment += 1
+        file = self._folder / f"{self._segment:03}.json"
+        replace_file(file, [encode_columns(list(self._columns))])
+        self._rows = RecordFile(file.with_suffix(".bin"))
+        self._rows.begin(b"")
+
+    def _cut(self, file: Path, keep_until: int | None) -> None:
+        """Take over a segment as far as it holds."""
+        known, data = read_columns(file), file.with_suffix(".bin")
+        rows = read_rows(data, len(known)) if known else np.empty(0, [("steps", "<i8")])
+        kept = rows[rows["steps"] <= (-1 if keep_until is None else keep_until)]
+        if known is None or not len(kept):
+            file.unlink()
+            data.unlink(missing_ok=True)
+            return
+        self._segment = int(file.stem)
+        self._columns = {column: i for i, column in enumerate(known)}
+        self._rows = RecordFile(data)
+        self._rows.begin(b"", [kept.tobytes()])

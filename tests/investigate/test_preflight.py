@@ -1,0 +1,690 @@
+"""Preflight: each planted flaw is named and nothing else is, healthy games pass, and nothing of a run changes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from marl_stable.acting import at_random
+from marl_stable.agents.config import default_config
+from marl_stable.agents.ddpg_learner import DDPGLearner
+from marl_stable.agents.maddpg import MADDPG
+from marl_stable.agents.mappo import MAPPO
+from marl_stable.config import EnvConfig, NetworkConfig
+from marl_stable.envs import catalog
+from marl_stable.envs.base import BatchedEnv
+from marl_stable.envs.particle import make
+from marl_stable.envs.probe import GAMES, Aim, Allowed, Match, Probe, Relay, Remember
+from marl_stable.evaluation import play
+from marl_stable.investigate import baselines, preflight
+from marl_stable.investigate.baselines import Outcomes, RandomPlay
+from marl_stable.investigate.dry_run import ALARM, ALIKE, NOT_FINITE, STAYED, UNTOUCHED, WARN, ranges, small_copy
+from marl_stable.investigate.effects import effects
+from marl_stable.networks.actor_critic import PolicyBody
+from marl_stable.optim import GuardedAdam
+from marl_stable.types import Box, Discrete, EnvSpec, Group, MultiDiscrete, PerGroup
+from tests.agents.loops import assert_same, copied, make_agent, make_ddpg, train
+from tests.runs import assert_equal, metadata, networks
+from tests.runs import train as run
+
+CPU = torch.device("cpu")
+ALGORITHMS = ("mappo", "ippo", "maddpg", "matd3", "iddpg")
+
+
+def agent_for(env: BatchedEnv, algo: str, **settings: Any) -> MAPPO | MADDPG:
+    return (make_agent if algo in ("mappo", "ippo") else make_ddpg)(env, algo, **settings)
+
+
+def prepared(env: BatchedEnv, algo: str = "mappo", **settings: Any) -> tuple[MAPPO | MADDPG, RandomPlay]:
+    """An agent as a run begins with it, and the random play."""
+    played = baselines.random_play(env, 1)
+    agent = agent_for(env, algo, **settings)
+    agent.initialize_statistics(played.obs)
+    return agent, played
+
+
+def inspected(env: BatchedEnv, algo: str = "mappo", **settings: Any) -> dict[str, Any]:
+    agent, played = prepared(env, algo, **settings)
+    return preflight.inspect(agent, env, played, 1)
+
+
+def remarks(found: dict[str, Any]) -> set[str]:
+    """Everything that is not as it should be, by the limits of the theory."""
+    bad = set()
+    for paid in found["rewards"].values():
+        bad |= {"non_finite reward"} if paid["non_finite"] else set()
+        bad |= {"never paid"} if paid["scale"] == 0 else set()
+        bad |= {"tail"} if (paid["tail_ratio"] or 0) > 50 else set()
+        bad |= {"offset"} if (paid["offset_ratio"] or 0) > 10 else set()
+        bad |= set() if 0.1 <= paid["return_std"] <= 30 else {"return_std"}
+        bad |= {"reward_share"} if (paid["reward_share"] or 0) < 1e-4 else set()
+    for seen in found["observations"].values():
+        bad |= {key for key, value in seen.items() if key not in ("features", "clock") and value}
+    bad |= {"same_length"} if found["ends"]["same_length"] else set()
+    effect = found["effects"]
+    bad |= {key for key in ("without_effect", "like_choice_0", "untried") if effect[key]}
+    bad |= set() if effect["repeatable"] else {"not repeatable"}
+    for faults in found["range"].values():
+        bad |= {key for key, places in faults.items() if places}
+    bad |= {"first_step" for reach in found["first_step"].values() if reach["value"] > reach["warn"]}
+    return bad | {key for key in ("untrained", "non_finite") if found[key]}
+
+
+class Healthy(Probe):
+    """Five steps, cut off: minus the squared distance of two continuous actions to the first two of three features."""
+
+    agents, obs_size, length, cut_off, best_return = 2, 3, 5, True, 0.0
+    action: Any = Box((-1.0, -2.0), (1.0, 2.0))
+
+    @staticmethod
+    def value(gamma: float) -> float:
+        return 0.0
+
+    def _begin(self) -> Tensor:
+        return self.changed(self._uniform())
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        reward = -(action - self.obs[..., :2]).square().sum(-1)
+        return self.paid(reward), self.changed(self._uniform())
+
+    def changed(self, obs: Tensor) -> Tensor:
+        return obs
+
+    def paid(self, reward: Tensor) -> Tensor:
+        return reward
+
+
+class DeadDimension(Healthy):
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        return super()._play(action * torch.tensor([1.0, 0.0]))
+
+
+class ZeroWidth(Healthy):
+    action = Box((-1.0, 0.5), (1.0, 0.5))
+
+
+class ConstantFeature(Healthy):
+    def changed(self, obs: Tensor) -> Tensor:
+        return torch.cat([obs[..., :2], torch.full_like(obs[..., 2:], 7.0)], dim=-1)
+
+
+class HugeFeature(Healthy):
+    def changed(self, obs: Tensor) -> Tensor:
+        return obs * torch.tensor([1.0, 1.0, 1e4])
+
+
+class TinyFeature(Healthy):
+    def changed(self, obs: Tensor) -> Tensor:
+        return obs * torch.tensor([1.0, 1.0, 1e-4])
+
+
+class TwiceTheSame(Healthy):
+    def changed(self, obs: Tensor) -> Tensor:
+        return torch.cat([obs[..., :2], obs[..., :1]], dim=-1)
+
+
+class Clipped(Healthy):
+    def changed(self, obs: Tensor) -> Tensor:
+        return torch.cat([obs[..., :2], obs[..., 2:].clamp_max(-0.5)], dim=-1)
+
+
+class NotANumber(Healthy):
+    """One copy sees NaN in its second feature at each episode's beginning."""
+
+    def _begin(self) -> Tensor:
+        obs = self._uniform()
+        obs[0, 1, 2] = torch.nan
+        return obs
+
+
+class TinyReward(Healthy):
+    def paid(self, reward: Tensor) -> Tensor:
+        return 1e-4 * reward
+
+
+class OffsetReward(Healthy):
+    def paid(self, reward: Tensor) -> Tensor:
+        return reward + 1000
+
+
+class HeavyTail(Healthy):
+    def paid(self, reward: Tensor) -> Tensor:
+        rare = torch.rand(reward.shape, generator=self.generator) < 0.005
+        return torch.where(rare, -1e4, reward)
+
+
+class TimeLimitAsEnd(Healthy):
+    cut_off = False
+
+
+class Unrepeatable(Healthy):
+    """Draws that no seed begins."""
+
+    unseeded = torch.Generator().manual_seed(0)
+
+    def changed(self, obs: Tensor) -> Tensor:
+        return obs + 1e-3 * torch.rand(obs.shape, generator=self.unseeded)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_a_healthy_game_gets_no_remark(algo: str) -> None:
+    assert remarks(inspected(Healthy(20, CPU), algo)) == set()
+
+
+@pytest.mark.parametrize(
+    ("flaw", "named"),
+    [
+        (DeadDimension, {"without_effect"}),
+        (ZeroWidth, {"zero_width", "untried"}),
+        (ConstantFeature, {"constant"}),
+        (HugeFeature, {"huge"}),
+        (TinyFeature, {"tiny"}),
+        (TwiceTheSame, {"duplicated"}),
+        (Clipped, {"at_bounds"}),
+        (TinyReward, {"return_std"}),
+        (OffsetReward, {"offset", "return_std", "reward_share"}),  # what is left of the episode moves returns by 1000s
+        (HeavyTail, {"tail", "return_std"}),
+        (TimeLimitAsEnd, {"same_length"}),
+        (Unrepeatable, {"not repeatable"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_planted_flaw_is_named_and_nothing_else_is(flaw: type[Healthy], named: set[str]) -> None:
+    assert remarks(inspected(flaw(20, CPU), "maddpg" if flaw is ZeroWidth else "mappo")) == named
+
+
+def test_flaws_are_named_by_agent_dimension_and_feature() -> None:
+    everywhere = [{"agent": agent, "dimension": 1} for agent in ("agent_0", "agent_1")]
+    assert inspected(DeadDimension(20, CPU))["effects"]["without_effect"] == everywhere
+    found = inspected(ZeroWidth(20, CPU))
+    assert found["range"] == {"agent": {"zero_width": [1], "infinite": [], "mismatch": []}}
+    assert found["effects"]["untried"] == everywhere
+    assert inspected(ConstantFeature(20, CPU))["observations"]["agent_1"]["constant"] == [2]
+    assert inspected(HugeFeature(20, CPU))["observations"]["agent_1"]["huge"] == {"2": pytest.approx(1e4, rel=0.05)}
+    assert inspected(TinyFeature(20, CPU))["observations"]["agent_0"]["tiny"] == {"2": pytest.approx(1e-4, rel=0.05)}
+    assert inspected(TwiceTheSame(20, CPU))["observations"]["agent_0"]["duplicated"] == [[0, 2]]
+    assert inspected(Clipped(20, CPU))["observations"]["agent_0"]["at_bounds"] == {"2": pytest.approx(0.75, abs=0.05)}
+
+
+def test_what_is_not_finite_is_counted_and_left_out_of_the_rest() -> None:
+    env = NotANumber(20, CPU)
+    found = preflight.observations(env.spec, baselines.random_play(env, 1))
+    assert (found["agent_0"]["non_finite"], found["agent_1"]["non_finite"]) == ({}, {"2": 5})  # 5 episodes of a copy
+    assert found["agent_1"]["constant"] == found["agent_0"]["constant"] == []
+    assert found["agent_1"]["huge"] == {}
+
+    class Infinite(Healthy):
+        def paid(self, reward: Tensor) -> Tensor:
+            reward[0, 0] = torch.inf
+            return reward
+
+    other = Infinite(20, CPU)
+    paid = preflight.rewards(other.spec, baselines.random_play(other, 1).outcomes, 0.9)
+    assert paid["agent_0"]["non_finite"] == 25
+    assert paid["agent_1"]["non_finite"] == 0
+    assert all(np.isfinite(value) for value in paid["agent_0"].values() if value is not None)
+    assert paid["agent_0"]["peak"] < 20
+
+
+def test_a_reward_that_never_was_a_number_has_no_figures() -> None:
+    outcomes = one_agent([float("nan")] * 4, ends=[3])
+    paid = preflight.rewards(spec_of(1), outcomes, 0.9)["agent_0"]
+    assert paid["non_finite"] == 4
+    assert {paid[key] for key in ("mean", "std", "median", "mad", "scale", "peak", "tail_ratio", "zero")} == {None}
+
+
+# ---- figures by hand
+
+
+def spec_of(agents: int, turn_based: bool = False) -> EnvSpec:
+    names = tuple(f"agent_{i}" for i in range(agents))
+    return EnvSpec("hand", names, (Group("agent", names, 1, Discrete(2), "team"),), turn_based)
+
+
+def one_agent(reward: list[float], ends: list[int], terminated: list[int] = (), alive: Any = None) -> Outcomes:  # type: ignore[assignment]
+    """One copy of one agent, whose episodes end after the steps `ends`."""
+
+    def column(flags: Any) -> Tensor:
+        return torch.tensor([t in flags for t in range(len(reward))]).reshape(-1, 1, 1)
+
+    over, true = column(ends), column(terminated)
+    acted = column(range(len(reward)) if alive is None else alive)
+    paid = torch.tensor(reward).reshape(-1, 1, 1)
+    named: Any = [{"agent": x} for x in (paid, true, over & ~true, acted)]
+    return Outcomes._make([*named, over.reshape(-1, 1)])
+
+
+def test_figures_of_rewards_and_returns_by_hand() -> None:
+    found = preflight.rewards(spec_of(1), one_agent([1, 0, 0, 2, 8], ends=[1, 3], terminated=[1]), gamma=0.5)["agent_0"]
+    assert (found["mean"], found["median"], found["mad"], found["peak"]) == (pytest.approx(2.2), 1, 1, 7)
+    assert found["std"] == pytest.approx(np.std([1, 0, 0, 2, 8]))
+    assert (found["zero"], found["non_finite"]) == (0.4, 0)
+    assert found["scale"] == pytest.approx(1.4826)
+    assert found["offset_ratio"] == pytest.approx(1 / 1.4826)
+    assert found["tail_ratio"] == pytest.approx(found["p999"] / 1.4826)
+    assert 6.9 < found["p999"] < 7
+    # The last step's episode has not ended, so that its return is not known: G is 1, 0, 1, 2, later part 0, 0, 1, 0
+    assert found["return_std"] == pytest.approx(np.std([1, 0, 1, 2]))
+    now, later = np.var([1, 0, 0, 2]), np.var([0, 0, 1, 0])
+    assert found["reward_share"] == pytest.approx(now / (now + later))
+
+
+def test_a_reward_that_never_varies_has_no_ratios() -> None:
+    found = inspected(GAMES["Endless"](20, CPU))["rewards"]["agent_0"]
+    assert (found["mean"], found["scale"], found["zero"]) == (1, 0, 0)
+    assert found["tail_ratio"] is found["offset_ratio"] is None
+    assert found["reward_share"] == 0
+
+
+def test_a_rare_goal_is_no_outlier() -> None:
+    reward = [0.0] * 1000
+    for t in range(0, 1000, 100):
+        reward[t] = 1.0
+    found = preflight.rewards(spec_of(1), one_agent(reward, ends=[999]), gamma=0.9)["agent_0"]
+    assert found["mad"] == 0
+    assert found["scale"] == pytest.approx(1.4826 * 0.1, rel=0.01)
+    assert found["tail_ratio"] < 50
+    assert found["offset_ratio"] == 0
+
+
+def test_steps_count_in_which_the_agent_acted_or_with_turns_anybody() -> None:
+    two = one_agent([1, 2, 3, 4], ends=[3], alive=[0, 1])
+    other = one_agent([5, 6, 7, 8], ends=[3], alive=[2, 3])
+    pairs: Any = zip(two[:4], other[:4], strict=True)
+    named: Any = [{"agent": torch.cat([one["agent"], second["agent"]], -1)} for one, second in pairs]
+    both = Outcomes._make([*named, two.done])
+    means = {name: found["mean"] for name, found in preflight.rewards(spec_of(2), both, 0.9).items()}
+    assert means == {"agent_0": 1.5, "agent_1": 7.5}
+    means = {name: found["mean"] for name, found in preflight.rewards(spec_of(2, True), both, 0.9).items()}
+    assert means == {"agent_0": 2.5, "agent_1": 6.5}
+    seen = {"agent": torch.tensor([[[1.0], [0]], [[2], [0]], [[0], [4]], [[0], [5]]])}
+    played = RandomPlay(None, seen, both)  # type: ignore[arg-type]
+    found = preflight.observations(spec_of(2), played)
+    assert [x["constant"] for x in found.values()] == [[], []]
+    two.alive["agent"][:] = False
+    found = preflight.observations(spec_of(1), RandomPlay(None, {"agent": seen["agent"][:, :1]}, two))  # type: ignore[arg-type]
+    assert found["agent_0"]["constant"] == [0]  # nothing was seen
+
+
+def test_ends_by_hand() -> None:
+    mixed = preflight.ends(one_agent([0.0] * 10, ends=[1, 4, 8], terminated=[1, 8]))
+    assert mixed == {
+        "episodes": 3,
+        "terminated": pytest.approx(2 / 3),
+        "truncated": pytest.approx(1 / 3),
+        "shortest": 2,
+        "longest": 4,
+        "same_length": None,
+    }
+    often = preflight.ends(one_agent([0.0] * 10, ends=[1, 3, 5, 7, 9], terminated=[1, 3, 5, 7, 9]))
+    assert (often["same_length"], often["terminated"], often["longest"]) == (True, 1, 2)
+    varied = preflight.ends(one_agent([0.0] * 11, ends=[1, 3, 5, 7, 10], terminated=[1, 3, 5, 7, 10]))
+    assert varied["same_length"] is False
+    never = preflight.ends(one_agent([0.0] * 4, ends=[]))
+    assert (never["episodes"], never["terminated"], never["longest"]) == (0, None, None)
+    given_up = preflight.ends(one_agent([0.0] * 4, ends=[3], alive=[0, 1, 2]))
+    assert given_up["episodes"] == 0
+
+
+def test_games_of_one_step_are_not_taken_for_time_limits() -> None:
+    assert inspected(Match(100, CPU))["ends"]["same_length"] is False
+    found = inspected(GAMES["Ending"](20, CPU))
+    assert found["ends"]["same_length"] is True
+    assert found["observations"]["agent_0"]["clock"] == [0]  # which makes a true end of it
+    assert inspected(GAMES["Endless"](20, CPU))["observations"]["agent_0"]["clock"] == []
+
+
+# ---- effects
+
+
+class Switch(Match):
+    """Choices 0 and 2 do the same."""
+
+    action = Discrete(4)
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.tensor([0.0, 1, 0, 2])[action], self._constant(0.0)
+
+
+class Locks(Match):
+    """The first of three choices is not looked at."""
+
+    action = MultiDiscrete((2, 3, 2), (0, 0, 0))
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        return (action[..., 1] + 10 * action[..., 2]).float(), self._constant(0.0)
+
+
+def test_choices_that_do_the_same_as_the_first_are_listed() -> None:
+    found = effects(Switch(6, CPU), 1)
+    assert found["like_choice_0"] == [{"agent": "agent_0", "choices": [2]}]
+    assert found["without_effect"] == found["untried"] == []
+    found = effects(Locks(1, CPU), 1)
+    assert found["without_effect"] == [{"agent": "agent_0", "dimension": 0}]
+    assert found["like_choice_0"] == found["untried"] == []
+
+
+@pytest.mark.parametrize("copies", [1, 3, 64])
+@pytest.mark.parametrize("game", [Match, Aim, Remember, Allowed, Relay, GAMES["Recall"], GAMES["Roles"]])
+def test_what_has_an_effect_is_found_with_few_copies_and_many(game: type[Probe], copies: int) -> None:
+    found = effects(game(copies, CPU), 1)
+    assert found["repeatable"]
+    assert found["without_effect"] == found["like_choice_0"] == []
+    assert found["untried"] == [] or (game is Allowed and copies < 64)  # where one action alone is allowed
+
+
+@pytest.mark.parametrize("game", ["Silence", "Endless", "Ending"])
+def test_games_in_which_nothing_can_be_done(game: str) -> None:
+    assert effects(GAMES[game](8, CPU), 1)["without_effect"] == [{"agent": "agent_0"}]
+
+
+def test_illegal_actions_are_never_tried_and_bounds_are_kept() -> None:
+    class Obeyed(Allowed):
+        def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+            assert self.obs[..., 1:].gather(-1, action.unsqueeze(-1)).eq(1).all()
+            return super()._play(action)
+
+    class Within(Aim):
+        def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+            low, high = torch.tensor(self.action.low), torch.tensor(self.action.high)
+            assert ((action >= low) & (action <= high)).all()
+            return super()._play(action)
+
+    effects(Obeyed(32, CPU), 1)
+    effects(Within(32, CPU), 1)
+
+
+def test_one_choice_alone_cannot_be_changed() -> None:
+    class Forced(Match):
+        action = Discrete(1)
+
+    assert effects(Forced(4, CPU), 1)["untried"] == [{"agent": "agent_0"}]
+
+
+def test_only_so_many_steps_are_played() -> None:
+    class Counted(Healthy):
+        steps = 0
+        length = 100
+
+        def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+            Counted.steps += self.num_envs
+            return super()._play(action)
+
+    class Many(Counted):
+        action = Discrete(200)
+
+        def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+            return super()._play(action.unsqueeze(-1) * torch.tensor([0.01, 0.02]))
+
+    found = effects(Many(4, CPU), 1)
+    assert found["without_effect"] == found["like_choice_0"] == found["untried"] == []
+    assert Counted.steps <= 1_000
+    Counted.steps = 0
+    effects(Many(600, CPU), 1)
+    assert Counted.steps == 3 * 8 * 600
+
+
+def test_what_was_not_tried_for_want_of_steps_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Crowd(Healthy):
+        agents = 10
+
+    monkeypatch.setattr("marl_stable.investigate.effects.BUDGET", 160)  # two pairs of plays, and the repetition
+    found = effects(Crowd(4, CPU), 1)
+    assert len(found["untried"]) == 20 - 2 * 4
+    assert found["without_effect"] == []
+
+
+def test_the_first_number_of_a_continuous_push_is_nothing_in_the_particle_world() -> None:
+    found = effects(make("simple_spread_v3", 20, CPU, continuous_actions=True), 1)
+    assert found["without_effect"] == [{"agent": f"agent_{i}", "dimension": 0} for i in range(3)]
+
+
+# ---- the dry run
+
+
+def skip(monkeypatch: pytest.MonkeyPatch, index: int) -> None:
+    """Optimisers that leave one parameter of each network as it was."""
+    step = GuardedAdam.step
+
+    def forgetful(self: GuardedAdam, *arguments: Any, **more: Any) -> Any:
+        before = self.parameters[index].detach().clone()
+        stats = step(self, *arguments, **more)
+        self.parameters[index].data.copy_(before)
+        return stats
+
+    monkeypatch.setattr(GuardedAdam, "step", forgetful)
+
+
+@pytest.mark.parametrize("algo", ["mappo", "maddpg"])
+def test_a_tensor_that_the_optimiser_skips_is_named(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, _ = prepared(Healthy(20, CPU), algo)
+    learner = agent.learners["agent"]
+    names = {part: list(dict(getattr(learner, part).named_parameters())) for part in ("actor", "critic")}
+    skip(monkeypatch, 1)
+    found = inspected(Healthy(20, CPU), algo)["untrained"]
+    expected = [(part, names[part][1]) for part in ("actor", "critic")]
+    assert [(x["network"], x["tensor"]) for x in found] == expected
+    assert {(x["group"], x["why"]) for x in found} == {("agent", STAYED)}
+
+
+def test_where_agents_are_apart_the_agent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = GuardedAdam.step
+
+    def second_stays(self: GuardedAdam, *arguments: Any, **more: Any) -> Any:
+        before = self.flat[1:].clone()
+        stats = step(self, *arguments, **more)
+        self.flat[1:].copy_(before)
+        return stats
+
+    monkeypatch.setattr(GuardedAdam, "step", second_stays)
+    found = inspected(Healthy(20, CPU), "ippo", share=False)["untrained"]
+    assert {x["agent"] for x in found} == {"agent_1"}
+    assert {x["network"] for x in found} == {"actor", "critic"}
+
+
+def test_targets_that_do_not_follow_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DDPGLearner, "follow", lambda self: None)
+    found = inspected(Healthy(20, CPU), "maddpg")["untrained"]
+    assert [(x["network"], x["tensor"]) for x in found] == [("target_actor", "all"), ("target_critic", "all")]
+
+
+class Nothing(Match):
+    """Nothing is seen or paid, in one step."""
+
+    def _begin(self) -> Tensor:
+        return self._constant(1.0)
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(self.obs.squeeze(-1)), self._constant(1.0)
+
+
+class Blind(Match):
+    """Nothing is seen: the first layer's weights have nothing to multiply."""
+
+    def _begin(self) -> Tensor:
+        return self._constant(1.0)
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        return (action == 1).float(), self._constant(1.0)
+
+
+def test_where_there_was_no_gradient_it_is_said_why() -> None:
+    found = inspected(Nothing(20, CPU), entropy_coef=0.0)["untrained"]
+    assert {x["why"] for x in found} == {ALIKE}
+    assert {x["network"] for x in found} >= {"actor"}
+    found = inspected(Blind(20, CPU), "ippo")["untrained"]
+    assert {(x["tensor"], x["why"]) for x in found} == {
+        ("body.network.hidden.0.weight", UNTOUCHED),
+    }
+
+
+def test_a_gradient_that_is_not_finite_is_named() -> None:
+    class Broken(Healthy):
+        def paid(self, reward: Tensor) -> Tensor:
+            return torch.full_like(reward, torch.nan)
+
+    found = inspected(Broken(20, CPU), normalize_value=False, normalize_reward=False)
+    assert {"group": "agent", "network": "critic"} in found["non_finite"]
+    assert {x["why"] for x in found["untrained"] if x["network"] == "critic"} == {NOT_FINITE}
+
+
+@pytest.mark.parametrize("squash", [True, False])
+def test_the_networks_range_is_the_environments(squash: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wide(Healthy):
+        action = Box((-3e6, 0.0), (5e6, 0.01))
+
+    nothing: dict[str, list[int]] = {"zero_width": [], "infinite": [], "mismatch": []}
+    assert inspected(Wide(20, CPU), squash=squash)["range"] == {"agent": nothing}
+    assert inspected(Wide(20, CPU), "maddpg")["range"] == {"agent": nothing}
+    monkeypatch.setattr(PolicyBody, "_scaled", lambda self, canonical: canonical * torch.tensor([1.0, 2.0]))
+    assert inspected(Healthy(20, CPU), "maddpg")["range"] == {"agent": nothing}
+    monkeypatch.setattr(PolicyBody, "_scaled", lambda self, canonical: canonical)
+    assert inspected(Healthy(20, CPU), "maddpg")["range"] == {"agent": nothing | {"mismatch": [1]}}
+
+
+def test_no_bounds_are_infinite() -> None:
+    class Unbounded(Healthy):
+        action = Box((-1.0, -np.inf), (1.0, np.inf))
+
+    found = ranges(small_copy(agent_for(Unbounded(4, CPU), "mappo", squash=False), 4))
+    assert found["agent"]["infinite"] == [1]
+    assert found["agent"]["zero_width"] == []
+
+
+def test_the_first_step_is_the_rate_times_the_size_of_the_last_hidden_layer() -> None:
+    env = Healthy(20, CPU)
+    agent, played = prepared(env, "maddpg", lr=1e-3, actor_lr=5e-4)
+    learner = agent.learners["agent"]
+    obs = played.obs["agent"]
+    with torch.no_grad():
+        hidden = learner.actor.body.network.hidden(
+            learner.actor.body._introduced(learner.normalized(obs)).flatten(0, 1)
+        )
+    reach = preflight.inspect(agent, env, played, 1)["first_step"]["agent"]
+    assert reach == {
+        "value": pytest.approx(5e-4 * float(hidden.abs().sum(-1).mean()), rel=0.05),
+        "warn": WARN,
+        "alarm": ALARM,
+    }
+
+
+@pytest.mark.parametrize("algo", ["mappo", "maddpg"])
+def test_the_budget_leaves_defaults_in_peace_and_warns_of_thirty_times_the_rate(algo: str) -> None:
+    default = default_config(algo)
+    values = []
+    for factor in (1, 30):
+        found = inspected(Healthy(20, CPU), algo, network=default.network, lr=factor * default.lr)
+        values.append(found["first_step"]["agent"]["value"])
+    assert values[0] < WARN / 2 < WARN < values[1]
+
+
+# ---- nothing changes
+
+
+@pytest.mark.parametrize("algo", ["mappo", "matd3"])
+@pytest.mark.parametrize("game", sorted(GAMES))
+def test_every_game_and_algorithm_can_be_inspected(game: str, algo: str) -> None:
+    agent, played = prepared(GAMES[game](12, CPU), algo)
+    before = copied(agent.state_dict())
+    found = preflight.inspect(agent, GAMES[game](12, CPU), played, 1)
+    assert_same(before, agent.state_dict())
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert [x for x in found["untrained"] if x["why"] == STAYED] == []
+    assert found["non_finite"] == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"network": NetworkConfig(hidden=(16,), recurrent="gru")},
+        {"network": NetworkConfig(hidden=(16,), norm="batch")},
+        {"share": False},
+        {"squash": False},
+        {"network": NetworkConfig(hidden=(16, 16), block="residual", recurrent="lstm"), "share": False},
+        {"lr_schedule": "kl", "target_kl": 1e-9},
+    ],
+    ids=str,
+)
+def test_every_kind_of_network_can_be_inspected(settings: dict[str, Any]) -> None:
+    assert remarks(inspected(Healthy(20, CPU), "mappo", **settings)) == set()
+
+
+def test_nothing_of_a_run_changes() -> None:
+    def begun() -> tuple[BatchedEnv, BatchedEnv, MAPPO | MADDPG, RandomPlay, PerGroup]:
+        envs, scratch = (make("simple_spread_v3", 8, CPU, max_cycles=5) for _ in range(2))
+        agent, played = prepared(scratch)
+        return envs, scratch, agent, played, envs.reset(3)
+
+    envs, scratch, agent, played, obs = begun()
+    seen = copied(played.obs)
+    before = copy.deepcopy((agent.state_dict(), envs.state_dict()))
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    draws = (random.getstate(), str(np.random.get_state()), torch.get_rng_state())
+    found = preflight.inspect(agent, scratch, played, 1)
+    assert_same(before, (agent.state_dict(), envs.state_dict()))
+    assert_same(draws, (random.getstate(), str(np.random.get_state()), torch.get_rng_state()))
+    assert_same(seen, played.obs)
+    assert all(not x.actor.body.network.final._forward_pre_hooks for x in agent.learners.values())
+    assert preflight.inspect(agent, scratch, played, 1) == found
+    train(agent, envs, obs, 2)
+    envs, scratch, other, played, obs = begun()
+    train(other, envs, obs, 2)
+    assert_same(agent.state_dict(), other.state_dict())
+
+
+def test_copies_of_python_environments_are_inspected_and_evaluate_as_before() -> None:
+    env = catalog.make(EnvConfig(id="mpe2/simple_spread_v3", kwargs={"max_cycles": 5}), CPU, 4)
+    agent, played = prepared(env)
+    act = at_random(env.spec, torch.Generator().manual_seed(5))
+    usual = play(env, act, 4, seed=9)
+    assert remarks(preflight.inspect(agent, env, played, 1)) <= {"constant"}  # two silent channels of the others
+    again = play(env, at_random(env.spec, torch.Generator().manual_seed(5)), 4, seed=9)
+    np.testing.assert_array_equal(usual.returns, again.returns)
+
+
+def test_the_random_play_draws_as_it_did_and_remembers_what_it_met() -> None:
+    env = Aim(100, CPU)
+    generator = torch.Generator().manual_seed(1 + baselines.SEED)
+    usual = play(env, at_random(env.spec, generator), 100, 1 + baselines.SEED, baselines.MAX_EPISODE)
+    found = baselines.random_play(env, 1)
+    np.testing.assert_array_equal(usual.returns, found.episodes.returns)
+    np.testing.assert_array_equal(found.outcomes.reward["agent"][0].numpy(), usual.returns.astype(np.float32))
+    few = baselines.random_play(Healthy(10, CPU), 1)
+    assert few.outcomes.reward["agent"].shape == (50, 10, 2)  # 100 episodes; the 10 that came before are forgotten
+    assert few.outcomes.done.sum() == 100
+    assert few.outcomes.truncated["agent"].sum() == 200
+    assert few.outcomes.alive["agent"].all()
+
+
+def test_a_run_keeps_it_in_its_metadata_and_trains_as_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "EPISODES", 16)
+    monkeypatch.setattr(baselines, "BUDGET_STEPS", 0)  # no search for the best constant action
+    for name in ("off", "guard"):
+        assert run(tmp_path / name, "--stability", name, "--quiet") == 0
+    assert "preflight" not in metadata(tmp_path / "off")
+    found = metadata(tmp_path / "guard")["preflight"]
+    assert found.keys() == {
+        *("rewards", "observations", "ends", "effects", "first_step", "untrained", "non_finite", "range")
+    }
+    assert_equal(networks(tmp_path / "off"), networks(tmp_path / "guard"))
+
+
+def test_settings_of_the_copy_fit_any_number_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "EPISODES", 5)
+    for copies in (1, 90):
+        env = Healthy(copies, CPU)
+        for algo in ("mappo", "matd3"):
+            agent, played = prepared(env, algo)
+            agent.config = replace(agent.config, batch_size=4)
+            assert preflight.inspect(agent, env, played, 1)["untrained"] == []

@@ -1,0 +1,179 @@
+"""Real trainings with one fault each: its cause is named first and at its place, and not without its function.
+
+The games are tiny, and so are networks and batches; the monitor probes at every iteration, since there are few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+import marl_stable as ms
+from benchmarks.faults.conditions import FAULTS
+from benchmarks.sabotage import SABOTAGE, sabotaged
+from marl_stable.agents.maddpg import MADDPG
+from marl_stable.agents.mappo import MAPPO
+from marl_stable.diagnosing import read_case
+from marl_stable.envs.base import BatchedEnv
+from marl_stable.envs.probe import Aim, Match
+from marl_stable.monitor.case import CAUSES, Case
+from marl_stable.monitor.diagnosis import diagnose
+from marl_stable.types import Box, PerGroup, Step
+
+SPREAD = "particle/simple_spread_v3"
+PROBE = "marl_stable.envs.probe:"
+ON = {"algo": "mappo", "algo__batch_size": 160, "algo__num_minibatches": 2, "total_steps": 4_000}
+OFF = {
+    "algo": "maddpg",
+    "algo__batch_size": 64,
+    "algo__train_every": 200,
+    "algo__warm_up": 400,
+    "algo__steps_per_update": 20,
+    "total_steps": 4_000,
+}
+RAW = {"algo__normalize_obs": False, "algo__normalize_value": False, "algo__normalize_reward": False}
+ALL_DIMENSIONS = 5
+
+
+class Run(NamedTuple):
+    """A training and the fault in it: one of the environment (`fault`), of the learner (`sabotage`), or neither."""
+
+    cause: str
+    flags: Mapping[str, Any]
+    env: str = SPREAD
+    fault: str | None = None
+    sabotage: str | None = None
+    dose: float | None = None
+    onset: int = 0  # steps of a copy
+    where: Mapping[str, Any] = {}
+    env_kwargs: Mapping[str, Any] = {}
+    options: Mapping[str, Any] = {}  # of the fault
+
+
+RUNS = {
+    "time limit, on": Run("time_limit_as_termination", ON, fault="time_limit_as_termination"),
+    "time limit, off": Run("time_limit_as_termination", OFF, fault="time_limit_as_termination"),
+    "no width": Run("action_range_mismatch", ON, f"{__file__}:flat", where={"group": "agent", "dimension": 1}),
+    "no effect, on": Run(
+        "action_has_no_effect", ON, fault="action_dead", dose=ALL_DIMENSIONS, where={"agent": "agent_0"}
+    ),
+    "no effect, off": Run("action_has_no_effect", OFF, PROBE + "Aim", "action_dead", dose=2, where={"agent": "agent_0"}),
+    "padded": Run("masking_error", ON, fault="padded_agents", where={"agent": "agent_0"}),
+    "frozen, off": Run("untrained_parameters", OFF, PROBE + "Match", sabotage="frozen_parameters", dose=1),
+    "frozen, on": Run("untrained_parameters", ON, PROBE + "Match", sabotage="frozen_parameters", dose=1, onset=100),
+    "NaN seen": Run("observation_non_finite", ON, fault="obs_nan", dose=5e-3, onset=100),
+    "wide feature": Run("observation_scale", ON | RAW, fault="obs_scale", where={"feature": 0}),
+    "wider feature": Run("observation_scale", ON, fault="obs_scale", onset=250, where={"feature": 0}),
+    "stuck features": Run("observation_constant", ON, fault="obs_frozen", dose=4, onset=250, where={"feature": 0}),
+    "NaN paid": Run("reward_non_finite", ON, fault="reward_nan", dose=5e-3, onset=100),
+    "tiny, on": Run("reward_scale_too_small", ON | RAW, fault="reward_tiny"),
+    "tiny, off": Run("reward_scale_too_small", OFF | RAW, fault="reward_tiny"),
+    "suddenly tiny": Run("reward_scale_too_small", ON, fault="reward_tiny", onset=250),
+    "huge, on": Run("reward_scale_too_large", ON | RAW, fault="reward_huge"),
+    "huge, off": Run("reward_scale_too_large", OFF | RAW, fault="reward_huge"),
+    "offset, on": Run("reward_offset", ON | RAW, fault="reward_offset"),
+    "offset, off": Run("reward_offset", OFF | RAW, fault="reward_offset"),
+    "spikes": Run("reward_outliers", ON, fault="reward_spike", onset=100, options={"probability": 2e-3}),
+    "flip": Run("reward_shift", ON, fault="reward_flip", onset=300),
+    "shift": Run("reward_shift", OFF, fault="reward_shift", onset=300),
+    "nothing paid": Run("no_reward_signal", ON, fault="reward_zero"),
+    "no longer paid": Run("no_reward_signal", OFF, fault="reward_zero", onset=300),
+    "constant, on": Run("constant_action_is_optimal", ON, fault="constant_action_optimal"),
+    "unseen": Run("observation_ignored", ON, f"{__file__}:mixed_up", where={"agent": "agent_0"}),
+    "no noise": Run("too_little_exploration", OFF, PROBE + "Aim", sabotage="no_exploration"),
+    "current targets": Run(
+        "critic_divergence",
+        OFF | {"algo__gamma": 0.99, "algo__huber": None, "algo__steps_per_update": 5},
+        sabotage="targets_are_current",
+    ),
+    "old data": Run("stale_replay", OFF, PROBE + "Match", sabotage="stale_replay", onset=100),
+    "one network": Run("identical_policies", ON, PROBE + "Roles", sabotage="identical_agents"),
+}
+
+
+class Flat(Aim):
+    """One dimension of the actions has no width."""
+
+    action = Box((-3.0, 0.5), (1.0, 0.5))
+
+    def _play(self, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return -(action[..., 0] - self.obs[..., 0]).square(), self._constant(0.0)
+
+
+def flat(num_envs: int, device: torch.device) -> BatchedEnv:
+    """Many of it."""
+    return Flat(num_envs, device)
+
+
+class MixedUp(Match):
+    """Everyone sees what another copy is in."""
+
+    def reset(self, seed: int) -> PerGroup:
+        """Begin."""
+        return self._turned(super().reset(seed))
+
+    def step(self, action: PerGroup) -> Step:
+        """Go on."""
+        step = super().step(action)
+        return step._replace(obs=self._turned(step.obs), next_obs=self._turned(step.next_obs))
+
+    def _turned(self, obs: PerGroup) -> PerGroup:
+        return {name: x.roll(1, dims=0) for name, x in obs.items()}
+
+
+def mixed_up(num_envs: int, device: torch.device) -> BatchedEnv:
+    """Many of it."""
+    return MixedUp(num_envs, device)
+
+
+@pytest.fixture
+def always_probing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for algorithm in (MAPPO, MADDPG):
+        monkeypatch.setattr(algorithm, "probe_every", property(lambda self: 1))
+
+
+def trained(path: Path, run: Run) -> Case:
+    """What is known of the run when it has ended."""
+    flags: dict[str, Any] = {
+        "env": run.env,
+        "env__kwargs": dict(run.env_kwargs),
+        "env__num_envs": 8,
+        "algo__network__hidden": (32,),
+        "eval_episodes": 8,
+        "eval_every": 500,
+        "stability": "monitor",
+        "quiet": True,
+        "device": "cpu",
+        "run_dir": str(path / "run"),
+        **run.flags,
+    }
+    if run.fault is not None:
+        kwargs = FAULTS[run.fault].kwargs(run.env, run.env_kwargs, run.dose, run.onset)
+        kwargs["faults"][0].update(run.options)
+        flags |= {"env": "benchmarks.faults:distorted", "env__kwargs": kwargs}
+    if run.sabotage is not None:
+        flags = dict(SABOTAGE[run.sabotage].flags) | flags
+    with sabotaged(run.sabotage, run.dose, 8 * run.onset) if run.sabotage else nullcontext():
+        ms.train(**flags)
+    return read_case(path / "run")
+
+
+@pytest.mark.usefixtures("always_probing")
+@pytest.mark.parametrize("name", RUNS)
+def test_injected_fault_is_named_first_at_its_place_and_not_without_its_function(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RUNS[name]
+    case = trained(tmp_path, run)
+    found = diagnose(case)["findings"]
+    assert found and found[0]["cause"] == run.cause, [(entry["cause"], entry["onset_steps"]) for entry in found]
+    assert run.where.items() <= found[0]["where"].items()
+    began, last = 8 * run.onset, int(case.recording.steps[-1])
+    assert abs(found[0]["onset_steps"] - began) <= 0.25 * last
+    monkeypatch.delitem(CAUSES, run.cause)
+    assert all(entry["cause"] != run.cause for entry in diagnose(case)["findings"])
