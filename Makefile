@@ -19,13 +19,13 @@ demo: .venv/package.stamp ## train for about two minutes, evaluate beside the ba
 	@$(VENV) -m benchmarks.demo
 
 test: .venv/dev.stamp ## run the whole test suite
-	@$(VENV) -m pytest
+	@$(VENV) -m pytest -n 2 --dist worksteal
 
 check: .venv/dev.stamp ## check format, lint and types, then run the whole test suite
 	@echo "ruff format --check"; $(VENV) -m ruff format --check .
 	@echo "ruff check"; $(VENV) -m ruff check .
 	@echo "mypy --strict"; $(VENV) -m mypy
-	@$(VENV) -m pytest
+	@$(VENV) -m pytest -n 2 --dist worksteal
 
 format: .venv/dev.stamp ## format the code and mend what the linter can
 	@$(VENV) -m ruff check --fix --quiet . ; $(VENV) -m ruff format .

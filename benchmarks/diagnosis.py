@@ -3,6 +3,7 @@
     python -m benchmarks.diagnosis --runs 60       # trains what is missing of the first 60 (and twins), then the table
     python -m benchmarks.diagnosis --part 1/2      # every second of them, for two processes at once
     python -m benchmarks.diagnosis --only NaN      # runs whose folder's name contains a text
+    python -m benchmarks.diagnosis --healthy       # healthy runs alone, to bound the rate of false alarms
     python -m benchmarks.diagnosis --measures none # of the plain algorithms, watched alone
     python -m benchmarks.diagnosis --rejudge       # detectors anew on all recordings, no training
     python -m benchmarks.diagnosis --table         # the table alone
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 import marl_stable as ms
 from benchmarks.diagnosis_plan import CONSTANT, CONVERGED, Trial, draw, with_twins
-from benchmarks.judging import page
+from benchmarks.judging import pages
 from benchmarks.sabotage import SABOTAGE, at_boundaries, keep_clocks_together, sabotaged
 from benchmarks.scoring import worth
 from benchmarks.stress import part_of
@@ -57,12 +58,14 @@ def record(trial: Trial, cache: Path) -> dict[str, Any]:
     if not folder.exists():
         making = cache / f"making-{os.getpid()}-{folder.name}"
         shutil.rmtree(making, ignore_errors=True)
-        found = _trained(trial, making, cache)
-        (making / "found.json").write_text(json.dumps(found), encoding="utf-8")
-        _strip(making, keeps_policy=trial == trial.twin())
-        with contextlib.suppress(OSError):  # another process was faster
-            making.rename(folder)
-        shutil.rmtree(making, ignore_errors=True)
+        try:
+            found = _trained(trial, making, cache)
+            (making / "found.json").write_text(json.dumps(found), encoding="utf-8")
+            _strip(making, keeps_policy=trial == trial.twin())
+            with contextlib.suppress(OSError):  # another process was faster
+                making.rename(folder)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
     return dict(json.loads((folder / "found.json").read_text(encoding="utf-8")))
 
 
@@ -91,11 +94,15 @@ def _trained(trial: Trial, path: Path, cache: Path) -> dict[str, Any]:
 
 
 def _strip(path: Path, keeps_policy: bool) -> None:
-    """Leave what a diagnosis reads, and weights to begin with where others need them."""
+    """Leave what a diagnosis reads, and the best weights where another run begins with them."""
     folder = RunFolder(path)
     shutil.rmtree(folder.replay if keeps_policy else folder.checkpoints, ignore_errors=True)
-    for file in path.glob("events.out.tfevents.*"):
-        file.unlink()
+    for file in (
+        *path.glob("events.out.tfevents.*"),
+        folder.checkpoints / "last.pt",
+        folder.checkpoints / "previous.pt",
+    ):
+        file.unlink(missing_ok=True)
 
 
 def entry_of(trial: Trial, found: dict[str, Any], cache: Path) -> dict[str, Any]:
@@ -213,6 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=RUNS, help="how many, twins apart; the first ones of one plan")
     parser.add_argument("--measures", choices=("default", "none"), default="default")
+    parser.add_argument("--healthy", action="store_true", help="a plan of healthy runs alone")
     parser.add_argument("--only", default="", help="runs whose folder's name contains this")
     parser.add_argument("--part", default="1/1", help="i/n: the i-th of n interleaved parts")
     parser.add_argument("--cache", type=Path, default=CACHE)
@@ -222,11 +230,12 @@ def main() -> None:
     if asked.rejudge:
         print(f"{rejudge(FILE, asked.cache)} recordings judged anew")
     elif not asked.table:
-        chosen = [trial for trial in with_twins(draw(asked.runs, asked.measures)) if asked.only in trial.slug()]
+        plan = with_twins(draw(asked.runs, asked.measures, asked.healthy))
+        chosen = [trial for trial in plan if asked.only in trial.slug()]
         for entry in run_missing(part_of(chosen, asked.part), FILE, asked.cache):
             named = [finding["cause"] for finding in entry["judged"]["findings"]]
             print(trial_of(entry).slug(), entry["status"], entry["cause"], named, entry["seconds"], flush=True)
-    written = page(list(read(FILE)))
+    written = pages(list(read(FILE)))
     TABLE.write_text(written, encoding="utf-8")
     print(written)
 

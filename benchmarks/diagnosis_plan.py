@@ -21,7 +21,8 @@ from benchmarks.sabotage import SABOTAGE, Sabotage
 from marl_stable.config import EnvConfig
 
 DISTORTED = "benchmarks.faults:distorted"
-COPIES, SEEDS = 64, 3
+COPIES = 64
+SEEDS, HEALTHY_SEEDS = 3, 100  # few where a twin is trained for each
 LATE = (0.3, 0.6)  # of the run, between which what begins late begins
 EVALUATIONS = 8
 SPIKES = 1e-4  # probability of a spike a step: these runs are short
@@ -89,7 +90,7 @@ class Trial(NamedTuple):
     @property
     def healthy(self) -> bool:
         """Whether nothing is wrong with it, so that a finding is a false one."""
-        return self.cause == NONE or self.name == CONSTANT
+        return is_healthy(self.name)
 
     @property
     def rare(self) -> bool:
@@ -177,7 +178,7 @@ FOR_ALL = ("twin_agents", "time_limit_as_termination", "constant_action_optimal"
 def cells(name: str) -> list[dict[str, Any]]:
     """All ways to inject `name`: task, algorithm, dose, late or from the start, one agent or all."""
     found = INJECTIONS.get(name, FAULTS[CLEAN])
-    healthy = found.cause == NONE or name in (CONSTANT, CONVERGED)
+    healthy = is_healthy(name)
     doses: Sequence[float | None] = found.doses or (None,)
     late = (True, False) if found.late else (False,)
     if found.cause in NEEDS_A_BEFORE:
@@ -220,9 +221,9 @@ def balanced(choices: list[dict[str, Any]], rng: random.Random) -> list[dict[str
     return order
 
 
-def draw(runs: int, measures: str = "default") -> list[Trial]:
-    """The first `runs` trials; the same ones, and more, for a larger number."""
-    names = [*INJECTIONS, CONVERGED]
+def draw(runs: int, measures: str = "default", healthy: bool = False) -> list[Trial]:
+    """The first `runs` trials, or healthy ones alone; the same ones, and more, for a larger number."""
+    names = [name for name in (*INJECTIONS, CONVERGED) if not healthy or is_healthy(name)]
     order = {name: balanced(cells(name), random.Random(f"cells {name}")) for name in names}
     found: dict[Trial, None] = {}  # in order
     for turn in range(10 * runs):
@@ -241,14 +242,25 @@ def _made(name: str, cell: Mapping[str, Any], turn: int, measures: str) -> Trial
     agent = rng.choice(TASKS[task].agents) if cell["alone"] else None
     source = SABOTAGE.get(name)
     variant = name if source is not None and source.flags and source.late else ""
-    return Trial(name, task, algo, cell["dose"], onset, agent, rng.randint(1, SEEDS), variant, measures)
+    seed = rng.randint(1, SEEDS if needs_twin(name) else HEALTHY_SEEDS)
+    return Trial(name, task, algo, cell["dose"], onset, agent, seed, variant, measures)
+
+
+def is_healthy(name: str) -> bool:
+    """Whether nothing is wrong with runs of this name."""
+    return name in (CONVERGED, CONSTANT) or INJECTIONS[name].cause == NONE
+
+
+def needs_twin(name: str) -> bool:
+    """Whether harm, or weights to begin with, come from a twin."""
+    return name == CONVERGED or not is_healthy(name)
 
 
 def with_twins(trials: Sequence[Trial]) -> Iterator[Trial]:
     """The trials, behind their twins where harm or weights come from one; no twin twice."""
     done: set[Trial] = set()
     for trial in trials:
-        for each in (*(() if trial.healthy and trial.name != CONVERGED else (trial.twin(),)), trial):
+        for each in (*((trial.twin(),) if needs_twin(trial.name) else ()), trial):
             if each not in done:
                 done.add(each)
                 yield each

@@ -188,9 +188,17 @@ def confusion(judged: Iterable[Judged]) -> dict[str, Counter[str]]:
 
 # ---- the page
 
+TITLES = {"default": "As the framework is", "none": "Plain algorithms, watched alone (`--measures none`)"}
+
+
+def pages(entries: Sequence[Entry]) -> str:
+    """All results as Markdown, those with and without measures apart."""
+    parts = {measures: [entry for entry in entries if entry["measures"] == measures] for measures in TITLES}
+    return "\n".join(f"## {TITLES[measures]}\n\n{page(part)}" for measures, part in parts.items() if part)
+
 
 def page(entries: Sequence[Entry]) -> str:
-    """All results as Markdown."""
+    """Results of one kind of training."""
     judged = judge(entries)
     kinds = Counter(each.kind for each in judged)
     stopped = sum(each.entry["status"] != "finished" for each in judged)
@@ -231,6 +239,8 @@ def _delay(judged: list[Judged]) -> str:
 
 def _alarm_line(what: str, judged: Iterable[Judged]) -> str:
     found = alarms(judged)
+    if not found["steps"]:
+        return f"{what}: no steps yet."
     return (
         f"{what}: {found['alarms']:.0f} false alarms in {found['steps'] / 1e6:.2f} million steps, "
         f"{found['per_million']:.2f} a million (at most {found['upper']:.2f})."

@@ -13,6 +13,7 @@ from marl_stable.config import EnvConfig
 Event = Literal["raise", "hang", "kill"]
 Place = tuple[str, str]  # a task and an algorithm
 
+ARMS: dict[str, dict[str, Any]] = {"default": {}, "plain": {"measures": "none", "stability": "off"}}
 DISTORTED = "benchmarks.faults:distorted"
 DRIFTS = 10  # how often in a run features drift by the dose
 BOX = {"continuous_actions": True}

@@ -102,6 +102,8 @@ class Resume:
 class Diagnose:
     """Say what went wrong in a run, running, finished or crashed: why, since when, and what to change. Reads only."""
 
+    experiment: bool = False
+    """Try one remedy after the other, in short trainings beside an unchanged one: minutes. Leaves the run alone."""
     json: bool = False
     """Print the content of diagnosis.json."""
 
@@ -242,7 +244,12 @@ def diagnose(words: list[str]) -> int:
     from marl_stable import diagnosing
     from marl_stable.report.page import page
 
-    found = diagnosing.diagnose_run(run)
+    if asked.experiment:
+        from marl_stable import experiment
+
+        found = experiment.examine(run, _tell)[0]
+    else:
+        found = diagnosing.diagnose_run(run)
     _say(to_json(found, indent=2) if asked.json else page(found, str(run)))
     return 0
 
@@ -275,8 +282,8 @@ def presets(words: list[str]) -> int:
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train, "[PRESET] [flags] | --resume RUN [--total-steps N]"),
     "eval": (evaluate, "RUN [--env ID] [--against RUN|random --team TEAM]"),
+    "diagnose": (diagnose, "RUN [--experiment] [--json]"),
     "ladder": (ladder, "PRESET [flags] [--json]"),
-    "diagnose": (diagnose, "RUN [--json]"),
     "render": (render, "RUN -o FILE.gif"),
     "selftest": (selftest, "[--algo NAME] [--json]"),
     "envs": (envs, "[--json]"),
@@ -340,6 +347,14 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _tell(text: str) -> None:
+    """Print on the way to an answer, where it is not read by programs; nobody has to be there."""
+    from marl_stable.report.console import open_console
+    from marl_stable.report.terminal import show
+
+    show(text, open_console(sys.stderr))
 
 
 def _say(text: str) -> None:

@@ -32,19 +32,27 @@ def read_case(path: Path) -> Case:
     folder = RunFolder(path)
     if not path.is_dir():
         raise UsageError(f"{str(path)!r} is no folder; diagnose needs a run folder, and `ls runs` shows yours.")
-    if not folder.metrics.exists():
-        if (path / METADATA).exists():
-            return Case(read_recording(folder.recording), _config(folder), _facts(folder))
+    if not (folder.metrics.exists() or (path / METADATA).exists()):
         raise UsageError(f"{str(path)!r} holds no metrics.csv; diagnose needs a run folder, and `ls runs` shows yours.")
     facts = _facts(folder)
-    groups = [group["name"] for group in (facts.get("spec") or {}).get("groups", [])]
-    recording = read_recording(folder.recording).joined(of_metrics(read_metrics(folder.metrics), groups))
+    groups = [group["name"] for group in facts.get("spec", {}).get("groups", [])]
+    recording = read_recording(folder.recording).joined(of_metrics(_metrics(folder), groups))
     return Case(recording, _config(folder), facts)
 
 
 def write_diagnosis(path: Path, found: Mapping[str, Any]) -> None:
     """Write `diagnosis.json`, atomically. Raises OSError."""
     replace_file(RunFolder(path).diagnosis, [(to_json(dict(found), indent=2) + "\n").encode()])
+
+
+def _metrics(folder: RunFolder) -> dict[str, list[float]]:
+    """Empty where metadata show that this is a run whose metrics.csv was not begun, or lost its first line."""
+    try:
+        return read_metrics(folder.metrics)
+    except UsageError:
+        if not (folder.path / METADATA).exists():
+            raise
+        return {}
 
 
 def _facts(folder: RunFolder) -> dict[str, Any]:

@@ -228,8 +228,8 @@ def _diagnosis(folder: RunFolder, training: Training, progress: Progress) -> dic
     try:
         found = diagnose_run(folder.path)
         write_diagnosis(folder.path, found)
-    except (OSError, UsageError) as error:
-        progress.warn(f"diagnosis.json could not be written ({error}).")
+    except Exception as error:
+        progress.warn(f"diagnosis.json could not be written ({type(error).__name__}: {error}).")
         return None
     return found
 

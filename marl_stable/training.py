@@ -11,24 +11,22 @@ from typing import Any, Literal, Protocol
 import torch
 
 from marl_stable.acting import by_agent
-from marl_stable.agents.base import Agent, Stats, copied
+from marl_stable.agents.base import Agent, Stats
 from marl_stable.config import RunConfig
+from marl_stable.defence import keep_snapshot, watch
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.episodes import EpisodeStatistics
 from marl_stable.evaluation import Episodes, play_unless
-from marl_stable.monitor.detectors import Incident, RepeatedAction, in_words
-from marl_stable.monitor.guard import LOWEST, Guard
-from marl_stable.monitor.table import NETWORKS
+from marl_stable.monitor.detectors import Incident, RepeatedAction
+from marl_stable.monitor.guard import Guard
 from marl_stable.rewards import team_mean
-from marl_stable.types import PerGroup, Step, Stopped
+from marl_stable.types import PerGroup, Step
 from marl_stable.validation import Mended, Validation
 from marl_stable.watching import (
     Host,
     non_finite_share,
-    non_finite_updates,
     repeated_actions,
     row_of,
-    skipped_spikes,
     to_host,
     worker_failures,
 )
@@ -81,9 +79,15 @@ class Training:
         self.detector = RepeatedAction(self.envs.spec)
         self.greedy_detector = RepeatedAction(self.envs.spec)
         self.validation = Validation(self.envs, self.acts)
-        self.guard = Guard(self.config.total_steps, self.random_return, repairs=self.config.stability == "repair")
+        self.guard = self._guard()
         if self.watched:
             self.obs = self.validation.first(self.obs)
+
+    def _guard(self) -> Guard:
+        spec = self.envs.spec
+        agents = {group.name: group.agents for group in spec.groups}
+        random_return = self.random_return if len(spec.teams) == 1 else None  # what one team gains another loses
+        return Guard(agents, random_return, repairs=self.config.stability == "repair")
 
     @property
     def watched(self) -> bool:
@@ -141,6 +145,8 @@ class Training:
 def train(run: Training, observer: Observer, interrupted: Callable[[], bool]) -> Status:
     """Train to `total_steps`, or until `interrupted` says so; either way the state can be saved and gone on with."""
     started = time.perf_counter() - run.seconds
+    if run.acts:
+        keep_snapshot(run)
     while not interrupted():
         if run.evaluation_due and not evaluate(run, observer, interrupted):
             break
@@ -197,51 +203,6 @@ def log(run: Training, stats: Stats, seconds: float, observer: Observer) -> None
     observer.logged(run.steps, row, found if run.watched else {}, counts)
     if run.watched:
         watch(run, found, observer)
-
-
-def watch(run: Training, found: Host, observer: Observer) -> None:
-    """What the monitor sees in an iteration's figures, and what the guard does about it."""
-    spec = run.envs.spec
-    incidents = non_finite_updates(run.steps, spec, found, "skipped_update" if run.acts else "none")
-    incidents += skipped_spikes(run.steps, spec, found) if run.acts else []
-    incidents += run.validation.incidents(run.steps, found)
-    for incident in incidents + repeated_actions(run.detector, run.steps, spec, found):
-        observer.happened(incident)
-    if run.acts:
-        defend(run, found, observer)
-    if sentence := run.validation.stop(found):
-        raise Stopped(sentence)
-
-
-def defend(run: Training, found: Host, observer: Observer) -> None:
-    """Carry out what the guard decides, and keep a snapshot of a healthy state."""
-    alarm = bool(run.detector.repeating())
-    for act in run.guard.decide(run.steps, found, alarm):
-        if act.kind in ("lowered_rate", "raised_rate"):
-            run.agent.learners[act.group].optimizer(act.network).scale_rate(act.rows, act.factor, LOWEST)
-        elif act.kind == "reset_moments":
-            run.agent.learners[act.group].optimizer(act.network).reset_moments(act.rows)
-        elif act.kind == "restored":
-            restore(run, act.factor)
-        if act.kind != "raised_rate":
-            observer.happened(act.incident)
-        if act.kind == "stopped":
-            raise Stopped(in_words(act.incident))
-    if run.guard.wants_snapshot(run.steps, found, alarm):
-        state = {name: learner.state_dict() for name, learner in run.agent.learners.items()}
-        run.guard.keep(run.steps, copied(state))
-
-
-def restore(run: Training, factor: float) -> None:
-    """Back to the newest healthy networks, with smaller steps and optimisers that have forgotten what went wrong."""
-    _, state = run.guard.snapshots[-1]
-    for name, learner in run.agent.learners.items():
-        learner.load_state_dict(state[name])
-        for network in NETWORKS:
-            optimizer = learner.optimizer(network)
-            everyone = [True] * optimizer.rows
-            optimizer.scale_rate(everyone, factor, LOWEST)
-            optimizer.reset_moments(everyone)
 
 
 def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool]) -> bool:

@@ -29,10 +29,10 @@ FLOORS = {
     **dict.fromkeys(
         ("report", "checkpoint", "replay_files", "recorder", "folder", "interruption", "profile", "provenance"), 3
     ),
-    **dict.fromkeys(("evaluation", "acting", "episodes", "validation", "watching", "training"), 3),
+    **dict.fromkeys(("evaluation", "acting", "episodes", "validation", "watching", "defence", "training"), 3),
     **dict.fromkeys(("investigate", "observer", "policy", "transfer"), 4),
     **dict.fromkeys(("run", "showing", "diagnosing", "trial", "ladder", "experiment"), 5),
-    **dict.fromkeys(("__init__", "flags", "cli", "__main__"), 6),
+    **dict.fromkeys(("__init__", "flags", "cli", "__main__", "integrations"), 6),
 }
 STRANGERS = {"agents": {"envs"}, "monitor": {"agents", "envs"}}  # room: rooms it must not know
 LIBRARY_FLOORS = {"ruamel": 2, "tensorboard": 3, "torch.utils.tensorboard": 3}  # library: lowest floor that may use it

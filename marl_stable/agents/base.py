@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from marl_stable.agents.group_learner import GroupLearner
+from marl_stable.monitor.table import Layers
 from marl_stable.networks.heads import Answer
 from marl_stable.types import EnvSpec, PerGroup, Step
 
@@ -97,7 +98,7 @@ class Agent(Protocol):
     def learners(self) -> Mapping[str, GroupLearner]:
         """How each group learns: its networks, optimisers and statistics."""
 
-    def layer_names(self) -> dict[str, dict[str, list[str]]]:
+    def layer_names(self) -> dict[str, dict[str, Layers]]:
         """What the layers of each group's networks are called in their signals, `group -> network -> names`."""
 
     def sameness(self, raw: PerGroup) -> Stats:

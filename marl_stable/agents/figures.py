@@ -16,6 +16,7 @@ from marl_stable.agents.config import ActorCriticConfig
 from marl_stable.agents.group_learner import GroupLearner
 from marl_stable.monitor.signals.data import History, Recent, data_signals
 from marl_stable.monitor.signals.team import continuous_diversity, discrete_diversity, equal_actions
+from marl_stable.monitor.table import NETWORKS, Layers
 from marl_stable.networks.actor_critic import PolicyBody
 from marl_stable.networks.heads import Answer, Categorical, MultiCategorical
 from marl_stable.normalize import ObservationNorm
@@ -51,9 +52,12 @@ def rates(config: ActorCriticConfig, scale: float) -> tuple[float, float]:
     return scale * (config.actor_lr or config.lr), scale * (config.critic_lr or config.lr)
 
 
-def layer_names(learners: Mapping[str, GroupLearner]) -> dict[str, dict[str, list[str]]]:
-    """What the layers of each group's actor and critic are called, `group -> network -> names`."""
-    return {name: {part: x.layer_names(part) for part in ("actor", "critic")} for name, x in learners.items()}
+def layer_names(learners: Mapping[str, GroupLearner]) -> dict[str, dict[str, Layers]]:
+    """What the layers of each group's actor and critic are called in their signals, `group -> network -> names`."""
+    return {
+        name: {part: {"layer": x.layer_names(part), "unit": x.unit_names(part)} for part in NETWORKS}
+        for name, x in learners.items()
+    }
 
 
 def probe_passes(x: GroupLearner, rows: int) -> int:

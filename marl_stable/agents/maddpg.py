@@ -21,6 +21,7 @@ from marl_stable.agents.critic_probe import critic_passes, critic_signals, mean_
 from marl_stable.agents.ddpg_learner import DDPGLearner, Drawn, Joint
 from marl_stable.agents.figures import BACKWARD, layer_names, probe_every, probe_passes, rates
 from marl_stable.buffers import require_room
+from marl_stable.monitor.table import Layers
 from marl_stable.networks.actor_critic import encoded_size
 from marl_stable.networks.heads import Differentiable
 from marl_stable.turns import Turns
@@ -235,7 +236,7 @@ class MADDPG:
         """The figures that need no forward pass but the policy's."""
         return self.signals(False)
 
-    def layer_names(self) -> dict[str, dict[str, list[str]]]:
+    def layer_names(self) -> dict[str, dict[str, Layers]]:
         """What the layers of each group's actor and critic are called, `group -> network -> names`."""
         return layer_names(self.learners)
 

@@ -19,6 +19,7 @@ from marl_stable.agents.figures import BACKWARD, layer_names, probe_every, probe
 from marl_stable.agents.ppo import Batch
 from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.agents.recurrent_learner import RecurrentPlayer, RecurrentPPOLearner
+from marl_stable.monitor.table import Layers
 from marl_stable.networks.heads import Distribution
 from marl_stable.types import EnvSpec, PerGroup, Step
 
@@ -205,7 +206,7 @@ class MAPPO:
         """The figures that need no forward pass but the policy's."""
         return self.signals(False)
 
-    def layer_names(self) -> dict[str, dict[str, list[str]]]:
+    def layer_names(self) -> dict[str, dict[str, Layers]]:
         """What the layers of each group's actor and critic are called, `group -> network -> names`."""
         return layer_names(self.learners)
 

@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 from marl_stable.agents.config import ActorCriticConfig
 from marl_stable.config import RunConfig
-from marl_stable.conversion import leaves
+from marl_stable.configs import nested
+from marl_stable.conversion import leaves, override
+from marl_stable.types import UsageError
 
 SMALLER = 0.1  # of the step size
-PENALTY = 1e-2
+PENALTY, MORE = 1e-2, 10.0
 CLIP = 0.5
 FINAL_INIT = 3e-3
+FIRST = 4  # findings whose remedies are tried
 LARGE = 1.0  # deviation of rewards between too small and too large
 RATES = ("algo.lr", "algo.actor_lr", "algo.critic_lr")
 CONTINUABLE = (
@@ -33,16 +36,18 @@ class Remedy(NamedTuple):
     shrinks: bool = False  # the last layer of actors too, where their saturated networks are gone on with
 
 
-def remedies(found: Sequence[Mapping[str, Any]], config: RunConfig, reward_std: float | None) -> list[Remedy]:
-    """What to try, without repetition: first what `findings` propose, then the usual.
+def remedies(findings: Sequence[Mapping[str, Any]], config: RunConfig, reward_std: float | None) -> list[Remedy]:
+    """What to try, without repetition: first what the first `findings` propose, then the usual.
 
     `reward_std`: the deviation of rewards in random play, where known.
     """
-    proposed = [Remedy(finding["cause"], "as diagnosed", dict(finding["config"])) for finding in found]
+    proposed = [
+        Remedy(finding["cause"], "as diagnosed", dict(finding["config"])) for finding in findings if finding["config"]
+    ]
     tried: list[Remedy] = []
-    for remedy in (*proposed, *usual(config, reward_std)):
+    for remedy in (*proposed[:FIRST], *usual(config, reward_std)):
         changed = _changed(remedy, config)
-        if changed.config and all(changed.config != other.config for other in tried):
+        if changed.config and all(changed.config != other.config for other in tried) and _fits(changed, config):
             tried.append(changed)
     return tried
 
@@ -59,7 +64,7 @@ def usual(config: RunConfig, reward_std: float | None) -> Iterable[Remedy]:
     scale = "reward_scale_too_large" if reward_std is None or reward_std > LARGE else "reward_scale_too_small"
     if not (algo.normalize_reward or algo.normalize_value):
         yield Remedy(scale, "normalised rewards", {"algo.normalize_reward": True})
-    penalty = {"algo.action_penalty": max(PENALTY, algo.action_penalty)}
+    penalty = {"algo.action_penalty": MORE * algo.action_penalty or PENALTY}
     yield Remedy("actor_saturation", "actions off their bounds", penalty | _small_start(algo), shrinks=True)
 
 
@@ -72,6 +77,19 @@ def _changed(remedy: Remedy, config: RunConfig) -> Remedy:
     known = dict(leaves(config))
     wanted = {key: value for key, value in remedy.config.items() if key in known and known[key] != value}
     return remedy._replace(config=wanted)
+
+
+def applied(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """`config` with dotted keys changed. Raises UsageError where they do not fit."""
+    return override(config, nested({key.replace(".", "__"): value for key, value in changes.items()}))
+
+
+def _fits(remedy: Remedy, config: RunConfig) -> bool:
+    try:
+        applied(config, remedy.config)
+    except UsageError:
+        return False
+    return True
 
 
 def continuable(remedy: Remedy, config: RunConfig) -> bool:

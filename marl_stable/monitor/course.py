@@ -11,7 +11,7 @@ from marl_stable.monitor.detectors import Incident
 
 SMOOTHED, REMEMBERED = 5, 20  # iterations
 FALLEN = 0.5  # share of what was gained over random play
-DEVIATIONS = 3.0  # of a single iteration's return: less may be chance
+DEVIATIONS = 5.0  # of a single iteration's return: the best of many smoothed ones is itself two above their mean
 FOR = 5  # iterations
 NEAR = 0.1  # share of what was gained
 

@@ -76,7 +76,8 @@ def in_words(incident: Incident) -> str:
         f"{key.replace('_', ' ')} {value:.3g}" for key, value in incident.evidence.items() if isinstance(value, float)
     )
     reason = incident.evidence.get("reason", "")
-    sentence = told.format(**fields, evidence=f"; {evidence}" if evidence else "", reason=reason)
+    parts = {"place": f"; {where}" if where else "", "evidence": f"; {evidence}" if evidence else ""}
+    sentence = told.format(**fields, **parts, reason=reason)
     return f"at {incident.steps:,} steps {sentence}{DONE[incident.action]}."
 
 
@@ -88,7 +89,7 @@ SENTENCES = {
     "gradient_spike": "gradients spiked ({where}; {value:.3g}{evidence})",
     "non_finite_observation": "{value:.0f} observations were not finite ({where})",
     "non_finite_reward": "{value:.0f} rewards were not finite ({where})",
-    "collapse": "training went off its course ({where}{evidence}; {value:.3g} where {limit:.3g} is the limit)",
+    "collapse": "{reason} ({value:.3g}, and the limit is {limit:.3g}{place}{evidence})",
 }
 DONE = {
     "none": "; nothing was done",

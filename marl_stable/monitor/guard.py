@@ -5,33 +5,25 @@ is what takes longer: steps that are too large get smaller, optimisers stunned b
 earlier state would mend stops the run, or under `repair` goes back to that state. Each act is bounded, reversible,
 cooled down and, but for the return to usual rates, an incident. Reward, gamma, ends of episodes, bounds, data and
 seeds are never touched.
-
-Shapes: R rows of an optimiser, L weight matrices.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marl_stable.monitor.course import Course
 from marl_stable.monitor.detectors import Incident
+from marl_stable.monitor.pace import REPLACED, Host, Reading, readings
 from marl_stable.monitor.table import NETWORKS
 
-Host = Mapping[str, Mapping[str, NDArray[np.float64]]]
-"""tag -> group -> numbers of one iteration."""
 Kind = Literal["lowered_rate", "raised_rate", "reset_moments", "restored", "stopped", "warned"]
 
-# Each at least 2.4 times what any healthy run was seen to do: 0.02, 0.17 and 0.21.
-LONGEST_STEP = 0.1  # of the weights, rms to rms
-LARGEST_KL = 0.5  # nats per update
-LARGEST_CHANGE = 0.5  # of the weights within an iteration, rms to rms, in the matrix that changed least
 HALVE, RAISE, LOWEST = 0.5, 1.1, 1 / 30
-COOLDOWN = 2  # iterations from one lowering of a rate to the next
+FAST = 2  # readings beyond a limit before a rate is lowered, and lowered again: one odd batch is no alarm
 CALM, CALM_BELOW = 25, 0.5  # iterations below this share of all limits, before a lowered rate rises again
 DEAD = 2  # iterations without a finite gradient
 INFEASIBLE = 0.2  # share of values that no rewards seen so far could bring
@@ -40,28 +32,6 @@ SNAPSHOT_EVERY, SNAPSHOTS = 5, 3  # iterations; how many are kept
 MAX_RESTORES = 3
 
 NOT_FINITE = "weights are not finite"
-TOO_LONG = "steps are too long for the weights"
-TOO_FAR = "the policy changes too much in an update"
-REPLACED = "a network became another one within an iteration"
-COLLAPSED = "the return has collapsed"
-
-
-class Reading(NamedTuple):
-    """How fast one row of an optimiser moves: of what is beyond its limit, or nearest to it."""
-
-    group: str
-    network: str
-    row: int
-    rows: int
-    value: float
-    limit: float
-    reason: str
-    stunned: bool
-
-    @property
-    def haste(self) -> float:
-        """In units of the limit; 0 where it is no number."""
-        return self.value / self.limit if self.value == self.value else 0.0
 
 
 class Act(NamedTuple):
@@ -101,27 +71,28 @@ class Guard:
         """`alarm`: some agent repeats one action whatever it sees."""
         self.since += 1
         seen = list(readings(found))
-        lowered = any(row["factor"] < 1 for row in self.rows.values())
+        lowered = any(row["factor"] < self.highest for row in self.rows.values())
         sunk = self._course.add(_score(found), alarm or lowered or _infeasible(found))
         self._healthy = self._is_healthy(found, seen, alarm)
-        if over := self._beyond_repair(steps, found, seen, sunk):
+        if over := self._needs_earlier(steps, found, seen, sunk):
             return [over]
         acts = [act for reading in seen if (act := self._control(steps, reading))]
         return acts + self._warn(steps, sunk)
 
     def _control(self, steps: int, seen: Reading) -> Act | None:
         """At most one act on the steps of a row."""
-        new = {"factor": 1.0, "calm": 0, "lowering_rests": 0, "resetting_rests": 0, "resets": 0}
+        new = {"factor": self.highest, "fast": 0, "calm": 0, "rests": 0, "resets": 0}
         row = self.rows.setdefault(f"{seen.group}/{seen.network}/{seen.row}", new)
         row["calm"] = row["calm"] + 1 if seen.haste < CALM_BELOW else 0
-        for name in ("lowering_rests", "resetting_rests"):
-            row[name] = max(0, row[name] - 1)
-        if seen.stunned and not row["resetting_rests"]:
-            row["resetting_rests"] = CALM * 2 ** row["resets"]  # where spikes are how the task is, memories must live
+        more = FAST if seen.reason == REPLACED else 1
+        row["fast"] = row["fast"] + more if seen.haste > 1 else 0
+        row["rests"] = max(0, row["rests"] - 1)
+        if seen.stunned and not row["rests"]:
+            row["rests"] = CALM * 2 ** row["resets"]  # where spikes are how the task is, memories must live
             row["resets"] += 1
             return self._act("reset_moments", steps, seen._replace(reason=""), row, 1.0)
-        if seen.haste > 1 and row["factor"] > LOWEST and not row["lowering_rests"]:
-            row["lowering_rests"] = COOLDOWN
+        if row["fast"] >= FAST and row["factor"] > LOWEST:
+            row["fast"] = 0
             return self._act("lowered_rate", steps, seen, row, HALVE)
         if row["calm"] >= CALM and row["factor"] < self.highest:
             row["calm"] = 0
@@ -147,7 +118,7 @@ class Guard:
 
     # ---- what an earlier state alone would mend
 
-    def _beyond_repair(self, steps: int, found: Host, seen: Sequence[Reading], sunk: Incident | None) -> Act | None:
+    def _needs_earlier(self, steps: int, found: Host, seen: Sequence[Reading], sunk: Incident | None) -> Act | None:
         trouble = _not_finite(steps, found) or self._dead_network(steps, found)
         if trouble or not (self._repairs and self.snapshots):
             return self._over(trouble) if trouble else None
@@ -185,7 +156,7 @@ class Guard:
         self.dead, self.since = {}, 0
         self._course.forget()
         for row in self.rows.values():
-            row |= {"factor": max(LOWEST, row["factor"] * HALVE), "calm": 0}
+            row |= {"factor": max(LOWEST, row["factor"] * HALVE), "fast": 0, "calm": 0}
         seen = seen._replace(action=kind, evidence=told | {"rate_after": self.highest})
         return Act(kind, seen, factor=HALVE, state=state)
 
@@ -229,26 +200,6 @@ class Guard:
         for name, value in state.items():
             if name != "course":
                 setattr(self, name, value)
-
-
-def readings(found: Host) -> Iterator[Reading]:
-    """Every row of every network's optimiser."""
-    for network in NETWORKS:
-        for group, ratios in found.get(f"stability/update_ratio/{network}", {}).items():
-            rows = len(ratios)
-            still = np.zeros(rows)
-            changes = found.get(f"stability/layer_change/{network}", {}).get(group, still[:, None]).min(axis=1)
-            stunned = found.get(f"stunned/{network}", {}).get(group, still)
-            kl = found.get("losses/approx_kl", {}).get(group, still) if network == "actor" else still
-            for row in range(rows):
-                choices = (
-                    (float(changes[row]), LARGEST_CHANGE, REPLACED),
-                    (float(ratios[row]), LONGEST_STEP, TOO_LONG),
-                    (float(np.max(kl)), LARGEST_KL, TOO_FAR),
-                )
-                found_here = [Reading(group, network, row, rows, *choice, bool(stunned[row])) for choice in choices]
-                first = found_here[0]
-                yield first if first.haste > 1 else max(found_here, key=lambda reading: reading.haste)
 
 
 def _score(found: Host) -> float | None:

@@ -6,9 +6,10 @@ A recording on disk is a folder of segments. A segment is a list of columns (`NN
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,11 +60,12 @@ class Recording:
 
     def mean(self, signal: str) -> Series | None:
         """The mean over all places of `signal`, where it was read; None where it never was."""
-        values = [part for _, part in self._by_signal.get(signal, [])]
-        read = ~np.isnan(values).all(0) if values else np.zeros(0, dtype=bool)
-        if not read.any():
-            return None
-        return Series(signal, {}, self.steps[read], np.nanmean(np.stack(values)[:, read], axis=0))
+        parts = [values for _, values in self._by_signal.get(signal, [])]
+        values = np.stack(parts) if parts else np.empty((0, len(self.steps)))
+        with np.errstate(all="ignore"):  # inf - inf is NaN, and so is the mean of nothing
+            mean = np.nansum(values, axis=0) / (~np.isnan(values)).sum(0)
+        read = ~np.isnan(mean)
+        return Series(signal, {}, self.steps[read], mean[read]) if read.any() else None
 
     def until(self, steps: int) -> Recording:
         """What was known at `steps`."""
@@ -112,31 +114,35 @@ def encode_row(steps: int, values: NDArray[np.float64]) -> bytes:
 
 
 def read_columns(file: Path) -> list[Column] | None:
-    """A segment's columns; None where they were not written whole."""
+    """A segment's columns; None where they were not written whole. Raises OSError."""
+    data = file.read_bytes()
     try:
-        return [Column(signal, tuple(place.items())) for signal, place in json.loads(file.read_bytes())]
-    except (OSError, ValueError, TypeError, AttributeError):
+        return [Column(signal, tuple(place.items())) for signal, place in json.loads(data)]
+    except (ValueError, TypeError, AttributeError):
         return None
 
 
 def read_rows(file: Path, columns: int) -> NDArray[Any]:
-    """A segment's whole rows."""
+    """A segment's whole rows. Raises OSError."""
     kind = row_type(columns)
     data = file.read_bytes() if file.exists() else b""
-    return np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind)
+    rows = np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind)
+    return rows[rows["steps"] > 0]  # a power cut may leave zeros where a file had grown
 
 
 def segments(folder: Path) -> list[Path]:
     """The lists of columns of a recording's segments, in order."""
-    return sorted(file for file in folder.glob("*.json") if re.fullmatch(r"\d{3,}", file.stem))
+    files = (file for file in folder.glob("*.json") if re.fullmatch(r"\d{3,}", file.stem))
+    return sorted(files, key=lambda file: int(file.stem))
 
 
 def read_recording(folder: Path) -> Recording:
     """The recording in `folder`, also of a run under way; an empty one where there is none."""
     parts: list[tuple[list[Column], NDArray[Any]]] = []
     for file in segments(folder):
-        if columns := read_columns(file):
-            parts.append((columns, read_rows(file.with_suffix(".bin"), len(columns))))
+        with contextlib.suppress(OSError):  # such as one that a resumed run deletes at this moment
+            if columns := read_columns(file):
+                parts.append((columns, read_rows(file.with_suffix(".bin"), len(columns))))
     if not parts:
         return EMPTY
     steps = np.concatenate([rows["steps"] for _, rows in parts])
@@ -150,17 +156,15 @@ def read_recording(folder: Path) -> Recording:
 
 
 def of_metrics(table: Mapping[str, Sequence[float]], groups: Iterable[str]) -> Recording:
-    """What a metrics.csv tells, tag by tag; `tag/group` is the tag at that group."""
-    names = set(groups)
+    """What a metrics.csv tells, tag by tag; `tag/group` beside `tag` is the tag at that group."""
+    places = {f"{tag}/{group}": (tag, group) for group in groups for tag in table}
     columns: dict[Column, NDArray[np.float64]] = {}
-    for tag, values in _tags(table):
-        base, _, last = tag.rpartition("/")
-        place: Place = (("group", last),) if last in names and base else ()
-        signal, network = signal_of(base if place else tag)
+    for tag, values in table.items():
+        if tag in ("steps", "seconds"):
+            continue
+        base, group = places.get(tag, (tag, None))
+        signal, network = signal_of(base)
+        place: Place = (("group", group),) if group is not None else ()
         place += (("network", network),) if network else ()
         columns[Column(signal, place)] = np.asarray(values, dtype=np.float64)
     return Recording(np.asarray(table.get("steps", []), dtype=np.int64), columns)
-
-
-def _tags(table: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, Sequence[float]]]:
-    return ((tag, values) for tag, values in table.items() if tag not in ("steps", "seconds"))

@@ -48,13 +48,15 @@ class StabilityMonitor:
         action_high: Any = None,
         agents: Sequence[str] = ("agent",),
         total_steps: int | None = None,
+        random_return: float | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         """`gamma`: the discount of values and returns; None where values hold more than rewards (an entropy bonus).
 
         `num_actions` of discrete actions, or the bounds of continuous ones, numbers or `(D,)`. `agents`: where there
-        are several, arrays have an axis for them, after the rows. `total_steps`: how long it is to be. `config`: what
-        the loop does, in keys of this package (`{"algo.normalize_obs": True}`). UsageError where these cannot be.
+        are several, arrays have an axis for them, after the rows. `total_steps`: how long it is to be. `random_return`:
+        what random play returns, where known, from which a return must rise. `config`: what the loop does, in keys of
+        this package (`{"algo.normalize_obs": True}`). UsageError where these cannot be.
         """
         if every < 1:
             raise UsageError(f"every={every}: a reading is taken every so many calls of step; give 1 or more.")
@@ -63,7 +65,7 @@ class StabilityMonitor:
         bounds = [None if x is None else torch.as_tensor(x, dtype=torch.float32) for x in (action_low, action_high)]
         self.every, self.agents = every, tuple(agents)
         self._config = ({} if gamma is None else {"algo.gamma": gamma}) | dict(config or {})
-        self._total_steps = total_steps
+        self._total_steps, self._random_return = total_steps, random_return
         self._kind = Actions(num_actions, *bounds)
         self._figures = Figures(self._kind, gamma)
         self._networks: dict[str, WatchedNetwork] = {}
@@ -194,5 +196,8 @@ class StabilityMonitor:
         discrete = self._kind.low is None
         action: dict[str, Any] = {"n": self._kind.n or 0} if discrete else {"low": [], "high": []}
         group = {"name": reading.GROUP, "agents": list(self.agents), "team": "team", "action": action}
+        known = self._random_return
+        random = None if known is None else {"return": known, "ci95": [known, known]}
         facts: dict[str, Any] = {"steps": steps, "spec": {"agents": list(self.agents), "groups": [group]}}
+        facts["baselines"] = {"random": random, "best_constant": None}
         return facts | ({} if self._total_steps is None else {"total_steps": self._total_steps})

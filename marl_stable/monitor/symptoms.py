@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from marl_stable.monitor import calibration
 from marl_stable.monitor.case import Case
@@ -79,22 +80,32 @@ def no_learning(case: Case) -> Symptom | None:
 
     Not told of competing teams, whose mean return need not rise, nor before a quarter of the run is over.
     """
-    steps, returns = case.returns
+    steps, returns = curve(case)
     planned = case.facts.get("total_steps") or (steps[-1] if len(steps) else 0)
     if _teams(case) > 1 or len(returns) < calibration.MIN_ROWS or steps[-1] < LATE * planned:
         return None
-    tenth = max(READS, len(returns) // 10)
-    first, last = float(np.median(returns[:tenth])), float(np.median(returns[-tenth:]))
+    tenth, quarter = max(READS, len(returns) // 10), max(READS, len(returns) // 4)
+    first, last = float(np.median(returns[:tenth])), float(np.median(returns[-quarter:]))
     noise = calibration.sigma(returns - calibration.running_median(returns, max(5, len(returns) // 5)))
     random = case.baseline("random")
     start = first if random is None else random
     constant = case.baseline("best_constant")
     goal = max(value for value in (start, constant, float(returns.max())) if value is not None)
     gained = last - start
-    if gained > 2 * noise / np.sqrt(tenth) and gained > LEARNED * (goal - start):
+    if gained > 2 * noise / np.sqrt(quarter) and gained > LEARNED * (goal - start):
         return None
     evidence = {"return": last, "random" if random is not None else "return_at_start": start, "noise": noise}
     return Symptom("no_learning", int(steps[0]), {}, evidence)
+
+
+def curve(case: Case) -> tuple[NDArray[np.int64], calibration.Floats]:
+    """Steps and returns: those of evaluations where they are enough for a curve, else of training episodes."""
+    steps, returns = case.returns
+    training = case.recording.series("charts/return")
+    if len(returns) >= calibration.MIN_ROWS or not training:
+        return steps, returns
+    alike = [series.values for series in training if len(series.steps) == len(training[0].steps)]
+    return training[0].steps, np.mean(alike, axis=0)
 
 
 def collapse_after_peak(case: Case) -> Symptom | None:

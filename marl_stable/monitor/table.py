@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-Axis = Literal["row", "agent", "dimension", "feature", "layer"]
+Axis = Literal["row", "agent", "dimension", "feature", "layer", "unit"]
 Worst = Literal["mean", "max"]
 NETWORKS = ("actor", "critic")
 PREFIX = "stability/"
@@ -14,7 +14,8 @@ PREFIX = "stability/"
 class Signal(NamedTuple):
     """What one signal's tensor is indexed by, and what stands for all its parts in metrics.csv.
 
-    `row`: a row of the network's optimiser, one where agents share, else one per agent.
+    `row`: a row of the network's optimiser, one where agents share, else one per agent. `layer`: one per weight matrix;
+    `unit`: one per layer of units. Both are the `layer` of a place.
     """
 
     axes: tuple[Axis, ...]
@@ -44,7 +45,7 @@ SIGNALS: dict[str, Signal] = {
     "layer_weight": _of("rms of a weight matrix", "row layer"),
     "layer_change": _of("rms change of a weight matrix since the last reading over its rms", "row layer"),
     # networks, from the probe
-    "dormant": _of("share of units whose mean activation is below 2.5% of their layer's", "layer"),
+    "dormant": _of("share of units whose mean activation is below 2.5% of their layer's", "unit"),
     "effective_rank": _of("effective rank of the last hidden layer, as a share of its width", ""),
     "step_budget": _of(
         "rate times mean L1 norm of the last hidden layer: how far one step can move the output", "agent"
@@ -109,6 +110,9 @@ SIGNALS: dict[str, Signal] = {
 
 Place = tuple[tuple[str, str | int], ...]
 """Parts of a place with their names."""
+Layers = Mapping[Axis, Sequence[str]]
+"""What a network's layers are called: its `layer`s, which have weights, and its `unit`s."""
+NO_LAYERS: Layers = {}
 
 
 class Column(NamedTuple):
@@ -130,9 +134,12 @@ def signal_of(tag: str) -> tuple[str, str | None]:
 
 
 def columns(
-    tag: str, group: str, shape: Sequence[int], agents: Sequence[str], layers: Sequence[str] = ()
+    tag: str, group: str, shape: Sequence[int], agents: Sequence[str], layers: Layers = NO_LAYERS
 ) -> Iterator[Column]:
-    """The places of a tensor's numbers, in the order in which it is flattened."""
+    """The places of a tensor's numbers, in the order in which it is flattened.
+
+    What has no name goes by its number.
+    """
     signal, network = signal_of(tag)
     axes: tuple[Axis, ...] = SIGNALS[signal].axes if signal in SIGNALS else ("agent",)
     if len(shape) < len(axes):  # discrete actions have no dimensions; where features are many, agents are one
@@ -152,13 +159,13 @@ def _product(signal: str, lead: Place, labels: list[list[Place]]) -> Iterator[Co
         yield from _product(signal, lead + part, labels[1:])
 
 
-def _labels(axis: Axis, size: int, agents: Sequence[str], layers: Sequence[str]) -> list[Place]:
+def _labels(axis: Axis, size: int, agents: Sequence[str], layers: Layers) -> list[Place]:
     if axis in ("row", "agent"):
         return (
             [(("agent", name),) for name in agents]
             if size == len(agents) and (axis, size) != ("row", 1)
             else [()] * size
         )
-    if axis == "layer" and len(layers) == size:
-        return [(("layer", name),) for name in layers]
-    return [((axis, i),) for i in range(size)]
+    names = layers.get(axis, ())
+    part = "layer" if axis == "unit" else axis
+    return [((part, name),) for name in (names if len(names) == size else range(size))]

@@ -25,7 +25,7 @@ def page(found: Mapping[str, Any], name: str) -> str:
 def _lines(found: Mapping[str, Any], name: str) -> Iterator[str]:
     yield f"{name}: {VERDICTS.get(found['verdict'], found['verdict'])}"
     if found["symptoms"]:
-        yield f"symptoms: {', '.join(_words(symptom) for symptom in found['symptoms'])}"
+        yield from _wrapped("symptoms: ", ", ".join(_words(symptom) for symptom in found["symptoms"]))
     yield from _returns(found)
     for rank, finding in enumerate(found["findings"]):
         yield ""
@@ -45,8 +45,8 @@ def _returns(found: Mapping[str, Any]) -> Iterator[str]:
     if found["return"] is None:
         return
     baselines = {name: entry for name, entry in found["baselines"].items() if entry is not None}
-    beside = [f"{_words(name)} {entry['return']:.3g}" for name, entry in baselines.items()]
-    yield f"return {found['return']:.3g}" + (f" ({', '.join(beside)})" if beside else "")
+    beside = [f"{_words(name)} {_number(entry['return'])}" for name, entry in baselines.items()]
+    yield f"return {_number(found['return'])}" + (f" ({', '.join(beside)})" if beside else "")
 
 
 def _finding(finding: Mapping[str, Any], rank: int) -> Iterator[str]:
@@ -54,7 +54,8 @@ def _finding(finding: Mapping[str, Any], rank: int) -> Iterator[str]:
     where = ", ".join(f"{part} {name}" for part, name in finding["where"].items())
     since = "from the start" if finding["onset_steps"] <= 0 else f"since {finding['onset_steps']:,} steps"
     place = f" in {where}" if where else ""
-    yield f"{title}: {_words(finding['cause'])}{place}, {since} (confidence {finding['confidence']:.0%})"
+    told = f"{_words(finding['cause'])}{place}, {since} (confidence {finding['confidence']:.0%})"
+    yield from _wrapped(f"{title}: ", told)
     yield from _wrapped("  why       ", finding["explanation"])
     if finding["evidence"]:
         numbers = (f"{_words(key)} {_number(value)}" for key, value in finding["evidence"].items())

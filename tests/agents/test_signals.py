@@ -72,7 +72,7 @@ def test_every_signal_has_the_axes_of_the_table(algo: str, share: bool, action: 
         if not tag.startswith("stability/"):
             continue
         axes, shape = SIGNALS[name].axes, groups["g"].shape
-        sizes["layer"] = {len(names[network])} if network and name != "dormant" else {1}
+        sizes |= {axis: {len(called)} for axis, called in names[network].items()} if network else {}
         shown = axes[: len(shape)]  # discrete actions have no dimensions
         assert len(shape) == len(axes) or "dimension" in axes, tag
         assert all(size in sizes[axis] for size, axis in zip(shape, shown, strict=True)), tag

@@ -16,6 +16,7 @@ from benchmarks.diagnosis_plan import (
     CONSTANT,
     CONVERGED,
     COPIES,
+    FAST,
     INJECTIONS,
     LATE,
     SEEDS,
@@ -24,6 +25,8 @@ from benchmarks.diagnosis_plan import (
     balanced,
     cells,
     draw,
+    is_healthy,
+    needs_twin,
     with_twins,
 )
 from benchmarks.faults.conditions import FAULTS, NONE
@@ -37,6 +40,7 @@ from benchmarks.judging import (
     judge,
     median_delay,
     page,
+    pages,
     rates,
 )
 from benchmarks.sabotage import SABOTAGE
@@ -77,6 +81,18 @@ def test_a_sample_is_balanced() -> None:
     assert {trial.seed for trial in plan} == set(range(1, SEEDS + 1))
 
 
+def test_a_plan_of_healthy_runs_alone() -> None:
+    plan = draw(150, healthy=True)
+    assert len(set(plan)) == 150
+    assert all(trial.healthy and trial.onset == 0 and trial.agent is None for trial in plan)
+    assert {trial.name for trial in plan} == {name for name in (*INJECTIONS, CONVERGED) if is_healthy(name)}
+    assert {(trial.task, trial.algo) for trial in plan} == {
+        (task, algo) for task in TASKS for algo in TASKS[task].steps
+    }
+    assert len({trial.seed for trial in plan if trial.name == CLEAN}) > SEEDS
+    assert {trial.seed for trial in plan if trial.name == CONVERGED} <= set(range(1, SEEDS + 1))  # begins with a twin
+
+
 def test_choices_are_ordered_so_that_every_beginning_is_balanced() -> None:
     choices = [{"a": a, "b": b} for a in range(4) for b in range(3)]
     order = balanced(choices, random.Random(0))
@@ -101,7 +117,7 @@ def test_cells_are_where_a_fault_makes_sense() -> None:
 
 def test_every_trial_has_a_configuration_and_an_environment_to_be_scored_on() -> None:
     made: set[str] = set()
-    for trial in with_twins(draw(400)):
+    for trial in with_twins(draw(120)):
         config = configs.resolve(configs.nested(trial.flags()))
         assert config.total_steps == trial.steps
         scored = trial.scored_on()
@@ -125,7 +141,7 @@ def test_twins_come_first_and_have_the_same_network() -> None:
     order = list(with_twins(draw(200)))
     assert len(set(order)) == len(order)
     for trial in order:
-        if not trial.healthy or trial.name == CONVERGED:
+        if needs_twin(trial.name):
             twin = trial.twin()
             assert order.index(twin) < order.index(trial)
             assert twin.healthy
@@ -266,15 +282,13 @@ def test_false_alarms_are_those_of_healthy_steps() -> None:
 def test_delays_are_shares_of_the_run() -> None:
     found = median_delay(judge([TWIN, *(entry(onset=60_000, first=60_000 + 1_500 * n) for n in (1, 2, 6)), entry()]))
     assert found is not None
-    assert found[0] == pytest.approx(0.02)
-    assert found[1:] == (pytest.approx(0.01), pytest.approx(0.06), 3)
+    assert found == pytest.approx((0.02, 0.01, 0.06, 3))
     assert median_delay(judge([TWIN, entry("reward_spike", first=100)])) is None  # nobody knows when it struck
 
 
 def test_an_interval_of_a_share() -> None:
-    low, high = Rate(8, 10).interval
-    assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))  # Wilson's, published
-    assert Rate(0, 20).interval == (pytest.approx(0), pytest.approx(0.1611, abs=1e-4))
+    assert Rate(8, 10).interval == pytest.approx((0.4902, 0.9433), abs=1e-4)  # as published tables have it
+    assert Rate(0, 20).interval == pytest.approx((0, 0.1611), abs=1e-4)
     assert Rate(0, 0).interval == (0.0, 1.0)
     assert str(Rate(1, 2)).startswith("0.50 (")
 
@@ -295,6 +309,14 @@ def test_the_page_shows_what_there_is() -> None:
     assert "1 false alarms in 0.30 million steps, 3.33 a million" in written
     assert "| median delay, share of the run | 0.020 (" in written
     assert "0 runs" in page([])
+
+
+def test_what_has_measures_and_what_has_none_stand_apart() -> None:
+    plain = entry(CLEAN, 10.0, measures="none")
+    written = pages([TWIN, entry(value=10.0), plain])
+    assert written.count("\n1 runs:") == written.count("2 runs:") == 1
+    assert written.index("As the framework is") < written.index("Plain algorithms")
+    assert "Plain" not in pages([TWIN])
 
 
 # ---- recordings
@@ -342,7 +364,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of a second."""
     tiny = {"algo__batch_size": 200, "algo__num_minibatches": 2, "algo__update_epochs": 1}
     monkeypatch.setattr("benchmarks.diagnosis_plan.COPIES", 8)
-    monkeypatch.setitem(diagnosis.Trial.flags.__globals__["FAST"], "mappo", tiny)
+    monkeypatch.setitem(FAST, "mappo", tiny)
     monkeypatch.setitem(TASKS, "speaker", TASKS["speaker"]._replace(steps={"mappo": 2_000}))
     monkeypatch.setattr("benchmarks.scoring.EPISODES", 20)
 
@@ -355,7 +377,7 @@ def test_a_run_is_recorded_once_and_judged_again_without_training(
     trial = Trial("large_final_layer", "speaker", "mappo", 1e5, onset=800)
     trials = [trial.twin(), trial, Trial(CONVERGED, "speaker", "mappo")]
     entries = list(diagnosis.run_missing(trials, file, cache))
-    assert [entry["status"] for entry in entries] == ["finished"] * 3
+    assert [(entry["status"], entry["reason"]) for entry in entries] == [("finished", "")] * 3
     assert entries[1]["agent_of"] == {"speaker": "speaker_0", "listener": "listener_0"}
     assert entries[1]["place"] == {"network": ["actor"]}
     assert (cache / ".gitignore").read_text() == "*\n"

@@ -13,8 +13,9 @@ from benchmarks import stress
 from benchmarks.faults import distorted
 from benchmarks.faults.conditions import FAULTS
 from benchmarks.scoring import iqm, same_figures, score, stratified_interval, without_learning, worth
-from benchmarks.stress import Job, explained, jobs, key_of, marks_of, part_of, points, survived, table
+from benchmarks.stress import Job, jobs, key_of, part_of
 from benchmarks.stress_conditions import BY_NAME, CONDITIONS, TASKS
+from benchmarks.stress_table import explained, marks_of, points, survived, table
 from benchmarks.trouble import LENGTH, Lamps
 from marl_stable import configs, train
 from marl_stable.config import EnvConfig
@@ -205,11 +206,13 @@ def test_the_table_shows_what_there_is() -> None:
         entry("reward tiny", 1.0, arm="plain"),
         entry("NaN sensor", status="stopped", named=["observation_non_finite"]),
         entry("flipped"),
+        entry("reward huge", total_steps=1),  # of a former plan
     ]
     written = table(entries)
     assert "| 1 | reward tiny | 0.30 | 0.20 to 0.40 | 2 of 2 | 0.10 | 0.10 to 0.10 | 1 of 1 |  | 3 |" in written
     assert "| 14 | NaN sensor | 0.50 | 0.50 to 0.50 | 1 of 1 |  |  | 0 of 0 | 1 of 1 | 1 |" in written
     assert "flipped" not in written
+    assert "reward huge" not in written
     assert "worst decile 0.20 on average" in written
     assert "- plain: IQM 0.10" in written
 
@@ -226,7 +229,12 @@ def test_a_run_is_worth_what_its_policy_does_on_the_true_task(tmp_path: Path) ->
         {"kind": "obs_nan", "dose": 0.05},
     ]
     kwargs = {"env": "particle/simple_spread_v3", "env_kwargs": {"max_cycles": 5}, "faults": faults}
-    flags = {"algo__batch_size": 200, "algo__num_minibatches": 2, "algo__network__hidden": (8,), "eval_episodes": 4}
+    flags: dict[str, Any] = {
+        "algo__batch_size": 200,
+        "algo__num_minibatches": 2,
+        "algo__network__hidden": (8,),
+        "eval_episodes": 4,
+    }
     run = train(
         algo="mappo",
         env="benchmarks.faults:distorted",

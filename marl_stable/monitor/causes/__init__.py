@@ -10,6 +10,7 @@ ROOMS: tuple[str, ...] = (
     "critic",
     "replay",
     "team",
+    "rates",
     "gradients",
     "networks",
     "ppo",

@@ -93,7 +93,7 @@ def too_little_exploration(case: Case) -> list[Hit]:
         if not shares or len(shares[0].values) != len(same.values) or not _has_choice(case, same.where):
             continue
         alike = (same.values >= (ALIKE if discrete else SAME["continuous"])) & (shares[0].values < UNSURE)
-        since = calibration.onset(alike if discrete else alike[:READS], same.steps[: len(alike) if discrete else READS])
+        since = calibration.onset(alike, same.steps) if discrete else int(same.steps[0]) if alike[0] else None
         if since is not None and not case.config.get("init_from"):
             settings = {"algo.entropy_coef": 0.01} if "algo.entropy_coef" in case.config else None
             at = 0 if since <= same.steps[0] else since

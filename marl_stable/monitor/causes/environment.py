@@ -164,7 +164,8 @@ def _few_features(case: Case, padded: Series) -> bool:
     "untrained_parameters",
     Stage.OPTIMISER,
     ("layer_change",),
-    "{layer} of the {network} of {who} does not change while others do: no gradient reaches it, or no optimiser has it.",
+    "{layer} of the {network} of {who} does not change while others do: no gradient reaches it, or no optimiser "
+    "has it.",
     "Check that the optimiser holds this tensor and that nothing detaches it from the loss.",
 )
 def untrained_parameters(case: Case) -> list[Hit]:

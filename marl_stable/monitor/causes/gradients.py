@@ -1,109 +1,34 @@
-"""Faults of how weights are moved: F1, F3, F14 and F20 of the catalogue of failures.
+"""Faults of gradients: F1, F3 and F20 of the catalogue of failures (spikes, depth, memory).
 
-Adam divides gradients by their own size, so that none is too large or too small by itself. What counts is how far
-weights move, whether one gradient is all that Adam remembers, and how gradients compare from layer to layer.
+Adam divides gradients by their own size, so that none is too large or too small by itself. What counts is whether one
+gradient is all that Adam remembers, and how gradients compare from layer to layer.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from marl_stable.monitor import calibration
 from marl_stable.monitor.calibration import Bools, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
+from marl_stable.monitor.causes.rates import STUNNED, Layer, layers, learning_rate_too_low
 from marl_stable.monitor.recording import Series
 from marl_stable.monitor.symptoms import symptoms
-from marl_stable.monitor.table import NETWORKS
 
 READS = 3
 SPIKE = 100.0  # largest gradient of an iteration over the usual one
+RECORD = 10.0  # a spike over all gradients before it
 AROUND, INFINITE = 11, 1e30  # readings that tell what is usual; stands for a norm that is not finite
 SMALLEST_NORM = 1e-2  # below it a norm says nothing: after silence every lesson is a spike
-STUNNED = 0.1  # gradients over what Adam remembers of them
-FAST = 0.03  # rms of a step over that of the weights; healthy networks begin at 0.002 to 0.015
-USUAL_STEP = 3e-3  # at which a proposed rate aims
-GREW, ALIKE = 1.5, 0.05  # layers that grew by one and the same factor were multiplied, not moved by gradients
-LARGE_KL, HUGE_KL = 0.1, 1.0  # nats per update: hardly and not at all the policy that collected
-TRAVELLED, NOWHERE = 0.1, 0.02  # of the weights, in a whole run: less is not enough to learn; is nothing at all
-LATE, ENOUGH = 0.25, 10  # of the run, and readings, before that can be said
-VANISHED = 1e-3  # gradient of the first layer over that of the last
+VANISHED = 1e-3  # gradient of the first layer over the largest of any
+FROZEN = 0.5  # share of weights whose gradients are below ten times Adam's epsilon
 MEMORY = "recurrent.memory"
-
-
-class Layer(NamedTuple):
-    """One weight matrix: how far it moved in each iteration, as a share of what it was, and how large it was."""
-
-    where: dict[str, Any]
-    steps: Any  # (n,) int64
-    change: Floats  # (n,)
-    weight: Floats  # (n,)
-
-    @property
-    def base(self) -> Floats:
-        """`(n,)` smallest size before each iteration: what steps must be compared with where weights then grow."""
-        share = np.minimum(np.abs(self.change), 0.995)
-        before = self.weight * np.sqrt(1 - share**2)
-        return np.minimum.accumulate(np.maximum(before, 1e-12))
-
-
-class Network(NamedTuple):
-    """How far the layers of one network moved: rms change per iteration over what hidden layers' rms was."""
-
-    where: dict[str, Any]
-    steps: Any
-    moved: Floats  # (n,) the median hidden layer
-    farthest: Floats  # (n,) the layer that moved farthest, the last one included
-    scaled: Bools  # (n,) all its weights grew by one and the same factor
-
-
-def layers(case: Case) -> dict[tuple[Any, ...], list[Layer]]:
-    """Weight matrices from input to output, by group, network and agent."""
-    found: dict[tuple[Any, ...], list[Layer]] = {}
-    for change in case.recording.series("layer_change"):
-        weight = case.recording.series("layer_weight", **change.where)
-        if not weight or len(weight[0].values) != len(change.values):
-            continue
-        key = tuple(change.where.get(part) for part in ("group", "network", "agent"))
-        found.setdefault(key, []).append(Layer(change.where, change.steps, change.values, weight[0].values))
-    return found
-
-
-def networks(case: Case, network: str | None = None) -> Iterator[Network]:
-    """All networks, or all actors or critics, whose layers were watched."""
-    for owned in layers(case).values():
-        if network not in (None, owned[0].where.get("network")):
-            continue
-        hidden = [layer for layer in owned if not str(layer.where.get("layer")).endswith("final")] or owned
-        size = np.median([layer.base for layer in hidden], axis=0)
-        moved = np.median([layer.change * layer.weight for layer in hidden], axis=0) / size
-        farthest = np.max([layer.change * layer.weight for layer in owned], axis=0) / size
-        factors = np.array([layer.weight / _before(layer) for layer in owned])
-        same = np.ptp(factors, axis=0) <= ALIKE * factors.mean(0)
-        where = {part: name for part, name in hidden[0].where.items() if part != "layer"}
-        yield Network(where, hidden[0].steps, moved, farthest, same & (factors.mean(0) > GREW))
-
-
-def _before(layer: Layer) -> Floats:
-    """`(n,)` size at the reading before; at the first, what is left of it when all growth is its change."""
-    first = layer.weight[:1] * np.abs(1 - np.minimum(layer.change[:1], 0.995))
-    return np.maximum(np.concatenate([first, layer.weight[:-1]]), 1e-12)
-
-
-def steps_each(case: Case, network: str) -> float | None:
-    """Steps of the optimiser in an iteration; None where the configuration does not tell."""
-    get = case.config.get
-    known = [get(f"algo.{key}") for key in ("update_epochs", "num_minibatches")]
-    if all(isinstance(value, int) for value in known):
-        return float(known[0] * known[1])
-    every, per = get("algo.train_every"), get("algo.steps_per_update")
-    if not isinstance(every, int) or not isinstance(per, int) or per <= 0:
-        return None
-    delay = get("algo.policy_delay", 1) if network == "actor" else 1
-    return max(1.0, every / per / max(1, delay))
+OUTGROWN = 10.0  # gradient of what is remembered over that of other hidden layers; healthy cells have 0.1 to 1
+REMEMBERED = 3.0  # by which a step of memory lengthens it; healthy cells stay near 1
 
 
 # ---- F1
@@ -113,8 +38,8 @@ def steps_each(case: Case, network: str) -> float | None:
     "exploding_gradients",
     Stage.OPTIMISER,
     ("grad_norm_peak", "grad_norm"),
-    "A gradient of the {network} of {who} was {peak_over_usual:,.3g} times as long as usual, and what Adam remembers of "
-    "it makes steps after it {memory:.2g} times as long as they should be.",
+    "A gradient of the {network} of {who} was {peak_over_usual:,.3g} times as long as usual, and what Adam remembers "
+    "of it makes steps after it {memory:.2g} times as long as they should be.",
     "Clip gradients before Adam sees them, and look for what made this one: a reward, a value, an action of tiny "
     "probability.",
     {"algo.max_grad_norm": "adaptive", "stability": "guard"},
@@ -130,9 +55,11 @@ def exploding_gradients(case: Case) -> list[Hit]:
 
 def _spiked(case: Case, peak: Series) -> Hit | None:
     over = np.minimum(peak.values, INFINITE) / _usual(peak)
-    spikes = np.flatnonzero(_lonely(over > SPIKE))
-    spikes = spikes[spikes >= READS]  # first lessons differ from later ones
-    if not len(spikes):
+    high = _lonely(over > SPIKE)
+    if not high.any() or high.argmax() < READS:  # first lessons differ from later ones
+        return None
+    spikes = np.flatnonzero(high)
+    if peak.values[spikes[0]] < RECORD * peak.values[: spikes[0]].max():  # where all is learned, any lesson stands out
         return None
     after, at = _stunned(case, peak, spikes)
     ill = bool(symptoms(case))
@@ -149,7 +76,7 @@ def _spiked(case: Case, peak: Series) -> Hit | None:
         if after is not None
         else "A gradient of the {network} of {who} was {peak_over_usual:,.3g} times as long as usual."
     )
-    return Hit(confidence, int(peak.steps[at]), place(peak), evidence, says)
+    return Hit(confidence, int(peak.steps[at]), place(peak), evidence, says if after is None else None)
 
 
 def _usual(peak: Series) -> Floats:
@@ -175,101 +102,102 @@ def _stunned(case: Case, peak: Series, spikes: Any) -> tuple[float | None, int]:
     return None, int(spikes[0])
 
 
-# ---- F14
+# ---- F3
 
 
 @cause(
-    "learning_rate_too_high",
+    "vanishing_gradients",
     Stage.OPTIMISER,
-    ("layer_change", "layer_weight"),
-    "Single steps of the {network} of {who} moved its weights by up to {step_over_weights:.1%} of their size, where 0.2% "
-    "to 1.5% are usual: what was learned is overwritten before it counts.",
-    "Lower the learning rate.",
+    ("layer_grad",),
+    "Gradients hardly reach the first layers of the {network} of {who}: {first_over_largest:.1e} of what others get, "
+    "and {eps_frozen:.0%} of its weights see less than Adam can tell from nothing.",
+    "Take fewer layers, residual blocks or LayerNorm, an initial gain of 1, and an epsilon of 1e-8.",
+    {"algo.network.block": "residual", "algo.network.norm": "layer", "algo.adam_eps": 1e-8},
 )
-def learning_rate_too_high(case: Case) -> list[Hit]:
-    """Weights move too far in every step, not in one, and the policy or what is seen of it shows the harm."""
-    hits = [hit for network in networks(case) if (hit := _too_fast(case, network)) is not None]
-    return sorted(hits, key=lambda hit: (hit.onset_steps, -hit.evidence["step_over_weights"]))[:1]
+def vanishing_gradients(case: Case) -> list[Hit]:
+    """Most weights of a network get next to no gradient from early on, and the run fails.
 
-
-def _too_fast(case: Case, network: Network) -> Hit | None:
-    sizes = _step_sizes(case, network)
-    fast = np.flatnonzero(sizes > FAST)
-    if not len(fast):
-        return None
-    onset = int(network.steps[fast[0]])
-    kl = _largest_kl(case, onset) if network.where.get("network") == "actor" else 0.0
-    ill = bool(symptoms(case))
-    if not ill and kl < HUGE_KL:
-        return None
-    evidence = {"step_over_weights": float(sizes.max())} | ({"approx_kl": kl} if kl else {})
-    at = 0 if fast[0] == np.flatnonzero(network.moved > 0)[0] else onset
-    return Hit(0.9 if ill else 0.6, at, network.where, evidence, config=_proposed(case, network, float(sizes.max())))
-
-
-def _step_sizes(case: Case, network: Network) -> Floats:
-    """`(n,)` how far a step moved the weights, over their size: by what an iteration brought, and by what Adam says.
-
-    What Adam says is of one step, so it must hold for two of three readings.
+    Units that are dead, actions at their bounds and steps that are too short look alike, and are told of as such.
     """
-    count = steps_each(case, str(network.where.get("network")))
-    sizes = np.where(network.scaled, 0.0, network.moved) / count if count else np.zeros(len(network.moved))
-    for said in case.recording.series("update_ratio", **network.where):
-        if len(said.values) == len(sizes):
-            lasting = calibration.persistent(said.values > FAST, 2, READS)
-            sizes = np.maximum(sizes, np.where(lasting, said.values, 0.0))
-    return np.asarray(sizes)
+    if not symptoms(case) or learning_rate_too_low(case):
+        return []
+    return [hit for first in _first_layers(case) if (hit := _vanished(case, first)) is not None][:1]
 
 
-def _largest_kl(case: Case, since: int) -> float:
-    """Nats per update from `since` on."""
-    found = [series.values[series.steps >= since] for series in case.recording.series("losses/approx_kl")]
-    return max((float(values.max()) for values in found if len(values)), default=0.0)
+def _first_layers(case: Case) -> Iterator[Series]:
+    """The gradients of each network's first layer, over the largest gradient of any of its layers."""
+    owned: dict[tuple[Any, ...], list[Series]] = {}
+    for series in case.recording.series("layer_grad"):
+        key = tuple(series.where.get(part) for part in ("group", "network", "agent"))
+        owned.setdefault(key, []).append(series)
+    for parts in owned.values():
+        if len({len(part.values) for part in parts}) == 1:
+            largest = np.max([part.values for part in parts], axis=0)
+            got = largest > 0
+            where = {part: name for part, name in parts[0].where.items() if part != "layer"}
+            yield Series("layer_grad", where, parts[0].steps[got], parts[0].values[got] / largest[got])
 
 
-def _proposed(case: Case, network: Network, size: float) -> dict[str, Any]:
-    """The rate that makes steps usual, in one digit."""
-    key = f"{network.where.get('network')}_lr"
-    own, common = case.config.get(f"algo.{key}"), case.config.get("algo.lr")
-    rate = own if isinstance(own, float) else common
-    if not isinstance(rate, float) or size <= 0:
-        return {}
-    proposed = float(f"{rate * USUAL_STEP / size:.0e}")
-    return {f"algo.{key}" if isinstance(own, float) else "algo.lr": proposed}
+def _vanished(case: Case, first: Series) -> Hit | None:
+    frozen = case.recording.series("eps_frozen", **first.where)
+    share = frozen[0].values[-len(first.values) :] if frozen else np.zeros(len(first.values))
+    if len(first.values) < READS or len(share) != len(first.values):
+        return None
+    outside = (first.values < VANISHED) | (share > FROZEN)
+    if outside.mean() < 0.8 or not outside[-READS:].all() or _dead_or_saturated(case, first.where):
+        return None
+    evidence = {"first_over_largest": float(np.median(first.values)), "eps_frozen": float(np.median(share))}
+    at = 0 if outside[0] else int(first.steps[outside.argmax()])
+    return Hit(0.7, at, first.where, evidence)
+
+
+def _dead_or_saturated(case: Case, where: dict[str, Any]) -> bool:
+    parts = {part: name for part, name in where.items() if part in ("group", "network")}
+    dead = any(series.values[-1] > 0.5 for series in case.recording.series("dormant", **parts))
+    bound = case.recording.series("actions/saturation", group=where.get("group"))
+    return dead or any(np.median(series.values[-READS:]) > 0.5 for series in bound)
+
+
+# ---- F20
 
 
 @cause(
-    "learning_rate_too_low",
+    "recurrent_gradients",
     Stage.OPTIMISER,
-    ("layer_change", "layer_weight"),
-    "The weights of the {network} of {who} have moved by {travelled:.2%} of their size in the whole run: they are still "
-    "where they began.",
-    "Raise the learning rate.",
+    ("layer_grad", "layer_weight"),
+    "What the {network} of {who} remembers is lengthened {gain:.3g} times a step, and its gradients are "
+    "{memory_over_others:.2g} times those of other layers: they do not come back through time as they should.",
+    "Take shorter chunks, LayerNorm, an orthogonal start of the cell, and clip gradients.",
+    {"algo.chunk_length": 10, "algo.network.norm": "layer", "algo.max_grad_norm": "adaptive"},
 )
-def learning_rate_too_low(case: Case) -> list[Hit]:
-    """Weights have gone next to nowhere although gradients come, and nothing is learned or can have been."""
-    planned = case.facts.get("total_steps") or 0
-    if not len(case.recording.steps) or case.recording.steps[-1] < LATE * planned:
+def recurrent_gradients(case: Case) -> list[Hit]:
+    """Only the weights of memory are too large, or only their gradients are, in a run that fails."""
+    if not symptoms(case):
         return []
-    idle = any(symptom.name == "no_learning" for symptom in symptoms(case))
-    hits = [hit for network in networks(case) if (hit := _too_slow(case, network, idle)) is not None]
-    return sorted(hits, key=lambda hit: hit.evidence["travelled"])[:1]
+    found = [hit for owned in layers(case).values() if (hit := _unremembered(case, owned)) is not None]
+    return sorted(found, key=lambda hit: hit.onset_steps)[:1]
 
 
-def _too_slow(case: Case, network: Network, idle: bool) -> Hit | None:
-    moving = network.moved > 0
-    travelled = float(network.farthest.sum())
-    if moving.sum() < ENOUGH or travelled > (TRAVELLED if idle else NOWHERE) or _held_back(case, network.where):
+def _unremembered(case: Case, owned: list[Layer]) -> Hit | None:
+    names = [str(layer.where.get("layer")) for layer in owned]
+    if MEMORY not in names:
         return None
-    size = float(np.median(network.moved[moving])) / (steps_each(case, str(network.where.get("network"))) or 1.0)
-    evidence = {"travelled": travelled, "step_over_weights": size}
-    return Hit(0.85 if idle else 0.7, 0, network.where, evidence, config=_proposed(case, network, size))
+    memory = owned[names.index(MEMORY)]
+    own, common = f"algo.{memory.where.get('network')}_network.hidden", "algo.network.hidden"
+    hidden = case.config.get(own) or case.config.get(common)
+    gain = memory.weight * (math.sqrt(hidden[-1]) if isinstance(hidden, list | tuple) and hidden else 0.0)
+    share = _memory_share(case, memory.where, names)
+    outside = (gain > REMEMBERED) | (share > OUTGROWN)
+    if len(outside) < READS or not outside[-READS:].all():
+        return None
+    inside = np.flatnonzero(~outside)
+    at = int(memory.steps[inside[-1] + 1]) if len(inside) else 0
+    return Hit(0.8, at, memory.where, {"gain": float(gain[-1]), "memory_over_others": float(share[-1])})
 
 
-def _held_back(case: Case, where: dict[str, Any]) -> bool:
-    """Whether something else than the rate keeps weights in place: steps that were refused, or a memory of spikes."""
-    for signal in ("skipped", "non_finite"):
-        if any(np.median(series.values) > 0.5 for series in case.recording.series(signal, **where)):
-            return True
-    memory = case.recording.series("adam_memory", **where)
-    return any(np.median(series.values) < STUNNED for series in memory)
+def _memory_share(case: Case, where: dict[str, Any], names: list[str]) -> Floats:
+    """`(n,)` gradient of the memory's weights over the median one of all hidden layers'."""
+    parts = {part: name for part, name in where.items() if part != "layer"}
+    others = [name for name in names if name != MEMORY and not name.endswith("final")]
+    found = [case.recording.series("layer_grad", **parts, layer=name)[0].values for name in [MEMORY, *others]]
+    return np.asarray(found[0] / np.maximum(np.median(found[1:], axis=0), 1e-30))

@@ -25,8 +25,8 @@ HARMED = ("no_learning", "repeated_action", "collapse_after_peak", "diverging_lo
     "activation_growth",
     Stage.NETWORK,
     ("layer_weight",),
-    "Layer {layer} of the {network} of {who} lengthens what it is given {gain:.3g} times: what comes after it is driven "
-    "into the flat ends of its functions.",
+    "Layer {layer} of the {network} of {who} lengthens what it is given {gain:.3g} times: what comes after it is "
+    "driven into the flat ends of its functions.",
     "Begin with small weights in the last layer, normalise hidden layers, and penalise large actions before the tanh.",
     {"algo.network.norm": "layer", "algo.network.final_init": 3e-3, "algo.action_penalty": 1e-2},
 )
@@ -53,11 +53,11 @@ def _gains(case: Case) -> Iterator[Hit]:
         gain = weight.values * math.sqrt(width)
         at = _since(gain > GAIN, weight, READS)
         if width and at is not None:
-            yield Hit(0.7, at, {"layer": "?", "network": "?"} | place(weight), {"gain": float(gain[-1])})
+            yield Hit(0.7, at, place(weight), {"gain": float(gain[-1])})
 
 
 def _inputs(case: Case, where: dict[str, Any]) -> int:
-    """Inputs of a layer whose size counts; 0 for the first ones, whose inputs nobody knows, and where a norm follows."""
+    """Inputs of a layer whose size counts; 0 for the first, whose inputs nobody knows, and where a norm follows."""
     name, get = str(where.get("layer")), case.config.get
     own, common = f"algo.{where.get('network')}_network", "algo.network"
     hidden = get(f"{own}.hidden") or get(f"{common}.hidden")
@@ -84,7 +84,7 @@ def _answers(case: Case) -> Iterator[Hit]:
 
 
 def _since(outside: Bools, series: Series, reads: int) -> int | None:
-    """Since when, up to now; 0 where it always was, or was when weights first moved."""
+    """Since when, up to now; 0 where it always was."""
     if len(outside) < reads or not outside[-reads:].all():
         return None
     inside = np.flatnonzero(~outside)
@@ -95,7 +95,7 @@ def _since(outside: Bools, series: Series, reads: int) -> int | None:
     "dormant_units",
     Stage.NETWORK,
     ("dormant",),
-    "In layer {layer} of the {network} of {who}, {dormant:.0%} of the units say next to nothing, whatever they are given.",
+    "In layer {layer} of the {network} of {who}, {dormant:.0%} of the units say next to nothing, whatever they see.",
     "Normalise hidden layers, or use an activation that always has a slope.",
     {"algo.network.norm": "layer", "algo.network.activation": "tanh"},
     last_resort=True,
@@ -108,7 +108,7 @@ def dormant_units(case: Case) -> list[Hit]:
     for share in case.recording.series("dormant"):
         at = _since(share.values > ASLEEP, share, PROBES)
         if at is not None:
-            hits.append(Hit(0.6, at, {"network": "network"} | place(share), {"dormant": float(share.values[-1])}))
+            hits.append(Hit(0.6, at, place(share), {"dormant": float(share.values[-1])}))
     return sorted(hits, key=lambda hit: (hit.onset_steps, -hit.evidence["dormant"]))[:1]
 
 

@@ -11,20 +11,26 @@ import numpy as np
 from marl_stable.monitor import calibration
 from marl_stable.monitor.calibration import Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
-from marl_stable.monitor.causes.gradients import learning_rate_too_high, learning_rate_too_low
 from marl_stable.monitor.causes.networks import uses_batchnorm
+from marl_stable.monitor.causes.rates import learning_rate_too_high, learning_rate_too_low
+from marl_stable.monitor.causes.rewards import leap
 from marl_stable.monitor.symptoms import symptoms
 
 READS = 3
 RATIO = 0.01  # before any step new and old policy are one; rounding makes 1e-7 of it, with tiny deviations 1e-4
 FEW = 0.3  # of the samples are all that counts
-BIAS = 0.75  # deviations of returns
+BIAS, STAYS = 0.75, 0.8  # deviations of returns; share that is left of it a third of the run later
+SENSELESS = -0.5  # explained variance, which no bias changes
 WARMED_UP = 12  # readings before values can be expected to have found the returns
 NO_ENTROPY = 0.05  # of the maximum
 NO_DEVIATION = -4.0  # log deviation; what PPO here may not go below is -5
 WIDE = 1.0  # log deviation beyond which a tanh makes of it one bound or the other
 UNIFORM = 0.03  # nats below the maximum, per choice or dimension: as random as can be
 STRONG = 0.1  # weight of an entropy bonus that competes with advantages of deviation 1
+SAYS = (
+    "Values of {who} lie {bias_over_return_std:.2g} deviations of returns {side} what came, and stay there: they come "
+    "back from their normal units wrong."
+)
 HARMED = ("no_learning", "repeated_action", "collapse_after_peak", "identical_agents")
 
 
@@ -69,8 +75,7 @@ def _few_samples(case: Case) -> list[Hit]:
     "value_normalisation",
     Stage.OBJECTIVE,
     ("value_mean", "return_mean", "return_std", "first_ratio"),
-    "Values of {who} lie {bias_over_return_std:.2g} deviations of returns {side} what came, and stay there: they come "
-    "back from their normal units wrong.",
+    SAYS,
     "Let one object turn values into normal units and back, with one mean and deviation, and clip values in its units.",
     {"algo.clip_value": None},
 )
@@ -81,7 +86,7 @@ def value_normalisation(case: Case) -> list[Hit]:
         return []
     if learning_rate_too_low(case):
         return []
-    hits = [hit for seen in _biases(case) if (hit := _biased(seen)) is not None]
+    hits = [hit for seen in _biases(case) if (hit := _biased(case, seen)) is not None]
     return sorted(hits, key=lambda hit: -hit.evidence["bias_over_return_std"])[:1]
 
 
@@ -105,8 +110,11 @@ def _biases(case: Case) -> Iterator[Bias]:
             yield Bias(place(value), steps, (mean - outcome) / std)
 
 
-def _biased(seen: Bias) -> Hit | None:
-    """Beyond the limit at all readings of the latter half, to one side, and no closer at its end."""
+def _biased(case: Case, seen: Bias) -> Hit | None:
+    """Beyond the limit at all readings of the latter half, to one side, and no closer at its end.
+
+    After what is paid has changed at once, values take their time, and nothing is wrong with their units.
+    """
     half = len(seen.values) // 2
     late = seen.values[half:]
     if len(seen.values) < WARMED_UP or not np.isfinite(late).all():
@@ -114,23 +122,21 @@ def _biased(seen: Bias) -> Hit | None:
     thirds = [float(np.median(part)) for part in np.array_split(late, 3)]
     level = abs(float(np.median(late)))
     apart = (np.sign(late) == np.sign(late[0])).all() and float(np.quantile(np.abs(late), 0.1)) > 0.5 * BIAS
-    if level < BIAS or not apart or abs(thirds[2]) < 0.75 * abs(thirds[0]):
+    if level < BIAS or not apart or abs(thirds[2]) < STAYS * abs(thirds[0]):
+        return None
+    if _senseless(case, seen) or any(leap(mean) is not None for mean in case.recording.series("reward_mean")):
         return None
     inside = np.flatnonzero((np.abs(seen.values) < 0.5 * BIAS) | (np.sign(seen.values) != np.sign(late[0])))
-    since = int(seen.steps[inside[-1] + 1]) if len(inside) else 0
+    after = int(inside[-1]) + 1 if len(inside) else 0
     side = "above" if late[0] > 0 else "below"
-    says = (
-        "Values of {who} lie {bias_over_return_std:.2g} deviations of returns "
-        + side
-        + " what came, and stay there: they come back from their normal units wrong."
-    )
-    return Hit(
-        0.8,
-        0 if since and since <= seen.steps[min(2, half)] else since,
-        seen.where,
-        {"bias_over_return_std": level},
-        says,
-    )
+    at = 0 if after < READS else int(seen.steps[after])
+    return Hit(0.8, at, seen.where, {"bias_over_return_std": level}, SAYS.replace("{side}", side))
+
+
+def _senseless(case: Case, seen: Bias) -> bool:
+    """Whether values do not even go up and down with returns: then the critic is wrong, and not its units."""
+    explained = case.recording.series("explained_variance", **seen.where)
+    return any(np.median(series.values[len(series.values) // 2 :]) < SENSELESS for series in explained)
 
 
 # ---- F6

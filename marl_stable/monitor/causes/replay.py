@@ -14,41 +14,45 @@ from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 
 MOVED = 0.5  # deviations of rewards by which what is collected has to have changed
 LEFT_BEHIND = 0.2  # of that change, in deviations each: less in the newest of what is learned from is none of it
-CERTAIN = 3.0  # deviations by which the change must be no chance
+CERTAIN = 3.0  # deviations of single readings by which the change must be no chance
 
 
 @cause(
     "stale_replay",
     Stage.OBJECTIVE,
     ("return_mean", "return_std", "reward_mean", "reward_std"),
-    "Rewards that {who} collects have changed by {collected:.2g} deviations, the returns in the newest of the replay by "
+    "Rewards that {who} collects have changed by {collected:.2g} deviations, returns in the newest of the replay by "
     "{learned_from:.2g}: what is learned from is not what is done.",
     "Check that new steps enter the replay and are drawn from it; else keep fewer steps, or learn more from each.",
 )
 def stale_replay(case: Case) -> list[Hit]:
     """What agents are paid has changed for sure, and what the newest part of the replay says of it has not."""
+    if "algo.buffer_size" not in case.config:
+        return []
     for mean in case.recording.series("return_mean"):
         parts = [case.recording.series(name, **mean.where) for name in ("return_std", "reward_mean", "reward_std")]
-        if not all(parts) or len(mean.values) < calibration.MIN_ROWS or "algo.buffer_size" not in case.config:
+        if not all(parts):
             continue
         spread, paid, noise = (part[0] for part in parts)
-        began = mean.steps[0]  # before the first update nothing was learned from
-        collected = paid.values[paid.steps >= began]
-        if len(collected) < calibration.MIN_ROWS or min(np.median(spread.values), np.median(noise.values)) <= 0:
+        learning = paid.steps >= mean.steps[0]  # before the first update nothing was learned from
+        steps, collected = paid.steps[learning], paid.values[learning]
+        unit = _early(noise.values)
+        if min(len(mean.values), len(collected)) < calibration.MIN_ROWS or min(unit, _early(spread.values)) <= 0:
             continue
-        moved = _change(collected) / float(np.median(noise.values))
-        followed = _change(mean.values) / float(np.median(spread.values))
-        sure = abs(calibration.trend(paid.steps[paid.steps >= began], collected).z) > CERTAIN
-        if sure and abs(moved) > MOVED and abs(followed) < LEFT_BEHIND * abs(moved):
-            off = np.abs(collected - np.median(collected[: len(collected) // 3])) > MOVED * float(
-                np.median(noise.values)
-            )
-            since = calibration.onset(off, paid.steps[paid.steps >= began]) or int(began)
+        moved, followed = _change(collected) / unit, _change(mean.values) / _early(spread.values)
+        scatter = calibration.sigma(collected - calibration.running_median(collected, 5)) / unit
+        if abs(moved) > max(MOVED, CERTAIN * scatter) and abs(followed) < LEFT_BEHIND * abs(moved):
+            off = np.abs(collected - _early(collected)) > MOVED * unit
+            since = calibration.onset(off, steps) or int(steps[0])
             return [Hit(0.7, since, place(mean), {"collected": moved, "learned_from": followed})]
     return []
 
 
+def _early(x: Floats) -> float:
+    """The level of the first third."""
+    return float(np.median(x[: max(1, len(x) // 3)]))
+
+
 def _change(x: Floats) -> float:
     """From the first third to the last."""
-    third = len(x) // 3
-    return float(np.median(x[-third:]) - np.median(x[:third]))
+    return float(np.median(x[-(len(x) // 3) :])) - _early(x)

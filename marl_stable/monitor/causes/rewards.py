@@ -305,9 +305,9 @@ def _stirred(case: Case, steps: int) -> bool:
 def constant_action_is_optimal(case: Case) -> list[Hit]:
     """The policy repeats one action, and the best constant action, far better than chance, is as good as the policy."""
     _, returns = case.returns
-    baselines = case.facts["baselines"]
-    random, constant = baselines.get("random"), baselines.get("best_constant")
-    if not _measured(random) or not _measured(constant) or not len(returns):
+    baselines = case.facts.get("baselines") or {}
+    random, constant = (_measured(baselines.get(name)) for name in ("random", "best_constant"))
+    if random is None or constant is None or not len(returns):
         return []
     if all(symptom.name != "repeated_action" for symptom in symptoms(case)):
         return []
@@ -321,6 +321,7 @@ def constant_action_is_optimal(case: Case) -> list[Hit]:
     return [Hit(0.9, 0, {}, evidence)]
 
 
-def _measured(baseline: dict[str, Any] | None) -> bool:
-    """Whether a baseline is known, with its interval: not so where rewards are no numbers."""
-    return baseline is not None and None not in (baseline["return"], *baseline["ci95"])
+def _measured(baseline: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A baseline that is known, with its interval: not so where rewards are no numbers."""
+    known = baseline is not None and None not in (baseline["return"], *baseline["ci95"])
+    return baseline if known else None

@@ -6,6 +6,7 @@ read when the optimiser begins its step, where it is known; weights at a reading
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,19 +31,19 @@ class WatchedNetwork:
         _check(name, list(named.values()), optimizer)
         self.name, self.optimizer = name, optimizer
         self.parameters = list(named.values())
-        self.matrices = {_layer(part): p for part, p in named.items() if p.dim() > 1}
+        self._at = [i for i, p in enumerate(self.parameters) if p.dim() > 1]  # weight matrices
+        self.layers = [_layer(part) for part, p in named.items() if p.dim() > 1]
         self.activations = Activations(module)
-        self.norms: list[Tensor] = []  # () each: gradient norms since the last reading
+        self.norms: list[Sequence[Tensor]] = []  # of each step since the last reading, () for each gradient
         self._last = self._copies()  # weights at the last reading
         self._before: list[Tensor] | None = None  # weights before a step that is looked at
         self._moved: Tensor | None = None  # () how far such a step went
         self._stepped = 0  # steps since looking began
-        self._gradients: dict[str, Tensor] = {}  # rms of each matrix's latest gradient, where it is looked at
+        self._gradients: dict[int, Tensor] = {}  # norms of gradients by parameter, where they are looked at
         self._looking = False
         self._hooks: list[RemovableHandle] = []
         if optimizer:
             self._hooks = [optimizer.register_step_pre_hook(self._begins)]
-            self._hooks.append(optimizer.register_step_post_hook(self._ends))
 
     def look(self) -> None:
         """The next call is a reading: look at what precedes it."""
@@ -50,6 +51,8 @@ class WatchedNetwork:
         self.activations.arm()
         if self.optimizer is None:
             self._before = self._copies()
+        elif len(self._hooks) == 1:
+            self._hooks.append(self.optimizer.register_step_post_hook(self._ends))
 
     def after(self) -> None:
         """After a step of the loop: without an optimiser, its gradients are read now, if they are still there."""
@@ -71,19 +74,17 @@ class WatchedNetwork:
 
     def _ends(self, *_: Any) -> None:
         if self._before is not None:
-            self._moved, self._before = self._distance(self._before), None
+            self._moved, self._before = torch.linalg.vector_norm(torch.stack(self._changes(self._before))), None
 
-    @torch.no_grad()
-    def _distance(self, before: list[Tensor]) -> Tensor:
-        return _size([p - old.to(p.device) for p, old in zip(self.parameters, before, strict=True)])
-
-    @torch.no_grad()
     def _read_gradients(self) -> None:
-        found = [p.grad for p in self.parameters if p.grad is not None]
-        if found:
-            self.norms.append(nn.utils.get_total_norm(found))
+        named = [(i, p.grad) for i, p in enumerate(self.parameters) if p.grad is not None]
+        if not named:
+            return
+        with torch.no_grad():
+            sizes = torch._foreach_norm([gradient for _, gradient in named])
+        self.norms.append(sizes)
         if self._looking and self._stepped % LOOK_EVERY == 0:
-            self._gradients = {name: _rms(p.grad) for name, p in self.matrices.items() if p.grad is not None}
+            self._gradients = dict(zip((i for i, _ in named), sizes, strict=True))
 
     def _copies(self) -> list[Tensor]:
         return [p.detach().clone() for p in self.parameters]
@@ -98,47 +99,58 @@ class WatchedNetwork:
         """
         norms, moved, gradients = self.norms, self._moved, self._gradients
         self.norms, self._moved, self._gradients, self._looking, self._stepped = [], None, {}, False, 0
+        for hook in self._hooks[1:]:
+            hook.remove()
+        self._hooks = self._hooks[:1]
         found = self.activations.read(rank)
         if self.optimizer is not None and not norms:
             return {}
         if norms:
-            found["norms"] = torch.stack(norms)
+            found["norms"] = _by_step(norms)
+        weights = torch.stack(torch._foreach_norm([p.detach() for p in self.parameters]))
         if moved is not None:
-            found["update_ratio"] = networks.ratio(moved, _size(self.parameters))
-        return found | self._layers(gradients) | self._adam()
+            found["update_ratio"] = networks.ratio(moved, weights.norm())
+        return found | self._by_layer(weights, gradients) | self._adam()
 
     def rate(self) -> float | None:
         """The size of steps, as the optimiser is set at present."""
         return float(self.optimizer.param_groups[0]["lr"]) if self.optimizer else None
 
-    def _layers(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`(L,)` size and change of each weight matrix, and its gradient where no optimiser remembers it."""
-        last = {id(p): old for p, old in zip(self.parameters, self._last, strict=True)}
-        weight = torch.stack([_rms(p) for p in self.matrices.values()]) if self.matrices else None
-        if weight is None:
-            return {}
-        change = torch.stack([_rms(p - last[id(p)].to(p.device)) for p in self.matrices.values()])
+    def _changes(self, before: list[Tensor]) -> tuple[Tensor, ...]:
+        """Norms of what was added to each parameter since."""
+        with torch.no_grad():
+            return tuple(
+                torch._foreach_norm([p - x.to(p.device) for p, x in zip(self.parameters, before, strict=True)])
+            )
+
+    def _by_layer(self, weights: Tensor, gradients: dict[int, Tensor]) -> dict[str, Tensor]:
+        """`(L,)` size and change of each weight matrix, and its gradient; `weights (P,)` are norms."""
+        change = torch.stack(self._changes(self._last))
         self._last = self._copies()
-        found = {"layer_weight": weight, "layer_change": networks.ratio(change, weight)}
+        if not self._at:
+            return {}
+        roots = torch.tensor([self.parameters[i].numel() ** 0.5 for i in self._at], device=weights.device)
+        weight, change = (torch.stack([x[i] for i in self._at]) for x in (weights, change))
+        found = {"layer_weight": weight / roots, "layer_change": networks.ratio(change, weight)}
         if gradients:
             nothing = torch.zeros_like(weight[0])
-            found["layer_grad"] = torch.stack([gradients.get(name, nothing) for name in self.matrices])
+            found["layer_grad"] = torch.stack([gradients.get(i, nothing) for i in self._at]) / roots
         return found
 
     def _adam(self) -> dict[str, Tensor]:
-        """What an optimiser with second moments remembers; v and its weight 1 - beta^t, tensor by tensor."""
-        moments = {id(p): moment for p in self.parameters if (moment := self._moment(p)) is not None}
+        """What an optimiser with second moments v remembers, corrected by their weights 1 - beta^t; in place of the
+        latest gradients its memory of them."""
+        moments = {i: moment for i, p in enumerate(self.parameters) if (moment := self._moment(p)) is not None}
         if not moments:
             return {}
-        parts = list(moments.values())
-        size = sum(v.numel() for v, _, _ in parts)
+        sums = {i: v.sum() / weight for i, (v, weight, _) in moments.items()}
+        frozen = torch.stack([(v < (FROZEN * eps) ** 2 * weight).sum() for v, weight, eps in moments.values()])
         found = {
-            "memory": torch.stack([(v / w).sum() for v, w, _ in parts]).sum().sqrt(),
-            "eps_frozen": torch.stack([(v < (FROZEN * eps) ** 2 * w).sum() for v, w, eps in parts]).sum() / size,
+            "memory": torch.stack(list(sums.values())).sum().sqrt(),
+            "eps_frozen": frozen.sum() / sum(v.numel() for v, _, _ in moments.values()),
         }
-        if all(id(p) in moments for p in self.matrices.values()):
-            parts = [moments[id(p)] for p in self.matrices.values()]
-            found["layer_grad"] = torch.stack([(v.mean() / w).sqrt() for v, w, _ in parts])
+        if self._at and all(i in sums for i in self._at):
+            found["layer_grad"] = torch.stack([sums[i] / self.parameters[i].numel() for i in self._at]).sqrt()
         return found
 
     def _moment(self, p: nn.Parameter) -> tuple[Tensor, Any, float] | None:
@@ -172,9 +184,10 @@ def _layer(parameter: str) -> str:
     return parameter.removesuffix("weight").removesuffix(".") or parameter
 
 
-def _rms(x: Tensor) -> Tensor:
-    return x.detach().float().square().mean().sqrt()
-
-
-def _size(parts: list[Any]) -> Tensor:
-    return nn.utils.get_total_norm([part.detach() for part in parts])
+def _by_step(norms: list[Sequence[Tensor]]) -> Tensor:
+    """`(n,)` gradient norms of all parameters together."""
+    if len({len(parts) for parts in norms}) == 1:
+        together = torch.stack([part for parts in norms for part in parts]).reshape(len(norms), -1)
+        whole: Tensor = torch.linalg.vector_norm(together, dim=1)
+        return whole
+    return torch.stack([torch.linalg.vector_norm(torch.stack(list(parts))) for parts in norms])

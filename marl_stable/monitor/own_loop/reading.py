@@ -85,7 +85,7 @@ def of_network(
     for name, value in numbers.items():
         yield Column(name, (("group", GROUP), ("network", network.name))), value
     for name, values in own.items():
-        layers = network.activations.names if name == "dormant" else list(network.matrices)
+        layers = network.activations.names if name == "dormant" else network.layers
         for layer, value in zip(layers, values.tolist() if values.ndim else (), strict=False):
             yield Column(name, (("group", GROUP), ("network", network.name), ("layer", layer))), value
 

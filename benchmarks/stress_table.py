@@ -1,0 +1,110 @@
+"""The scores of the stress suite, and their table: per condition, over all of them, and in the tail."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.scoring import iqm, score, stratified_interval
+from benchmarks.stress_conditions import ARMS, BY_NAME, CONDITIONS, TASKS, Condition
+
+RIGHT_STOP = 0.5  # what stopping with the right explanation is worth, where learning may be impossible
+Strata = dict[tuple[str, str, str], list[float]]
+
+
+def points(entry: dict[str, Any], marks: dict[tuple[str, str, str], float]) -> float:
+    """The score of an entry; NaN where the mark is missing, or no better than play without learning."""
+    about = BY_NAME[entry["condition"]]
+    mark = marks.get((about.reference, entry["task"], entry["algo"]), math.nan)
+    if entry["status"] != "finished":
+        return RIGHT_STOP if about.may_stop and survived(entry) else 0.0
+    return score(entry["value"], entry["low"], mark)
+
+
+def survived(entry: dict[str, Any]) -> bool:
+    """Ended by itself (if killed: as if nothing had been), or stopped, rightly explained, with a good checkpoint."""
+    if entry["status"] == "finished":
+        return bool(entry.get("exact", True))
+    return entry["status"] == "stopped" and explained(entry) and "value" in entry
+
+
+def explained(entry: dict[str, Any]) -> bool:
+    """Whether the diagnosis names a right cause first."""
+    return entry["named"][:1] != [] and entry["named"][0] in BY_NAME[entry["condition"]].explained_by
+
+
+def marks_of(entries: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], float]:
+    """(condition, task, algorithm) -> mean worth over seeds of what was trained by default."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for entry in entries:
+        if entry["arm"] == "default" and "value" in entry:
+            found.setdefault((entry["condition"], entry["task"], entry["algo"]), []).append(entry["value"])
+    return {key: float(np.mean(values)) for key, values in found.items()}
+
+
+def table(entries: list[dict[str, Any]]) -> str:
+    """The results as Markdown, of the budgets that hold now."""
+    entries = [entry for entry in entries if entry["total_steps"] == TASKS[entry["task"]].steps[entry["algo"]]]
+    marks = marks_of(entries)
+    of_arms = {arm: _strata(entries, marks, arm) for arm in ARMS}
+    commits = sorted({str(entry["commit"])[:10] for entry in entries})
+    lines = [
+        "Score: 0 is the better of random play and the best constant action, 1 the framework's own training without "
+        "the condition at the same budget (mean over seeds); interquartile mean over tasks and seeds, 95% stratified "
+        "bootstrap interval. default: this framework as it is; plain: `--measures none --stability off`.",
+        "",
+        f"| # | condition | {' | '.join(f'{arm} | interval | survived' for arm in ARMS)} | explained | runs |",
+        "|---|---|" + "---|---|---|" * len(ARMS) + "---|---|",
+        *(line for condition in CONDITIONS if (line := _line(condition, entries, of_arms))),
+        "",
+        *(_total(arm, strata, entries) for arm, strata in of_arms.items() if strata),
+        "",
+        f"Commits: {', '.join(commits)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _strata(entries: list[dict[str, Any]], marks: dict[tuple[str, str, str], float], arm: str) -> Strata:
+    """(condition, task, algorithm) -> scores of its seeds, as far as they can be said."""
+    found: Strata = {}
+    for entry in entries:
+        value = points(entry, marks)
+        if entry["arm"] == arm and not BY_NAME[entry["condition"]].mark_alone and not math.isnan(value):
+            found.setdefault((entry["condition"], entry["task"], entry["algo"]), []).append(value)
+    return found
+
+
+def _line(condition: Condition, entries: list[dict[str, Any]], of_arms: dict[str, Strata]) -> str | None:
+    mine = [entry for entry in entries if entry["condition"] == condition.name]
+    if not mine or condition.mark_alone:
+        return None
+    cells = []
+    for arm, strata in of_arms.items():
+        lived = [survived(entry) for entry in mine if entry["arm"] == arm]
+        chosen = [values for (name, *_), values in strata.items() if name == condition.name]
+        cells.append(f"{_figures(chosen)} | {sum(lived)} of {len(lived)}")
+    told = [explained(entry) for entry in mine if entry["arm"] == "default"]
+    why = f"{sum(told)} of {len(told)}" if condition.explained_by else ""
+    return f"| {condition.number} | {condition.name} | {' | '.join(cells)} | {why} | {len(mine)} |"
+
+
+def _figures(strata: list[list[float]]) -> str:
+    if not strata:
+        return " | "
+    low, high = stratified_interval(strata)
+    return f"{iqm(np.concatenate(strata)):.2f} | {low:.2f} to {high:.2f}"
+
+
+def _total(arm: str, strata: Strata, entries: list[dict[str, Any]]) -> str:
+    """All conditions at once; the tail is the headline."""
+    values = np.sort(np.concatenate(list(strata.values())))
+    worst = values[: max(1, round(len(values) / 10))]
+    low, high = stratified_interval(strata.values())
+    lived = [survived(entry) for entry in entries if entry["arm"] == arm]
+    return (
+        f"- {arm}: IQM {iqm(values):.2f} ({low:.2f} to {high:.2f}), tenth percentile {np.percentile(values, 10):.2f}, "
+        f"worst decile {worst.mean():.2f} on average, {sum(lived)} of {len(lived)} survived."
+    )

@@ -1,0 +1,64 @@
+"""How fast networks move, row by row of their optimisers, against how fast they do where learning goes well.
+
+Shapes: R rows of an optimiser, L weight matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marl_stable.monitor.table import NETWORKS
+
+Host = Mapping[str, Mapping[str, NDArray[np.float64]]]
+"""tag -> group -> numbers of one iteration."""
+
+# Runs that learned stayed below 0.02; 0.2, but for one first batch at 77; 0.3, and 0.73 at ten times the usual rate.
+LONGEST_STEP = 0.1  # of the weights, rms to rms
+LARGEST_KL = 0.5  # nats per update
+LARGEST_CHANGE = 0.85  # of the weights within an iteration, rms to rms, in the matrix that changed least
+
+TOO_LONG = "steps are too long for the weights"
+TOO_FAR = "the policy changes too much in an update"
+REPLACED = "a network became another one within an iteration"
+
+
+class Reading(NamedTuple):
+    """How fast one row of an optimiser moves: of what is beyond its limit, or nearest to it."""
+
+    group: str
+    network: str
+    row: int
+    rows: int
+    value: float
+    limit: float
+    reason: str
+    stunned: bool
+
+    @property
+    def haste(self) -> float:
+        """In units of the limit; 0 where it is no number."""
+        return self.value / self.limit if self.value == self.value else 0.0
+
+
+def readings(found: Host) -> Iterator[Reading]:
+    """Every row of every network's optimiser."""
+    for network in NETWORKS:
+        for group, ratios in found.get(f"stability/update_ratio/{network}", {}).items():
+            rows = len(ratios)
+            still = np.zeros(rows)
+            changes = found.get(f"stability/layer_change/{network}", {}).get(group, still[:, None]).min(axis=1)
+            stunned = found.get(f"stunned/{network}", {}).get(group, still)
+            kl = found.get("losses/approx_kl", {}).get(group, still) if network == "actor" else still
+            for row in range(rows):
+                choices = (
+                    (float(changes[row]), LARGEST_CHANGE, REPLACED),
+                    (float(ratios[row]), LONGEST_STEP, TOO_LONG),
+                    (float(np.max(kl)), LARGEST_KL, TOO_FAR),
+                )
+                found_here = [Reading(group, network, row, rows, *choice, bool(stunned[row])) for choice in choices]
+                first = found_here[0]
+                yield first if first.haste > 1 else max(found_here, key=lambda reading: reading.haste)

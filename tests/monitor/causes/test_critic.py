@@ -1,0 +1,32 @@
+"""Values that run away, and values that only began far off."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.monitor.causes.recordings import AGENT, EVERY, NOISE, N, case, found, stepped
+
+PAID = ("reward_mean", AGENT, -1.0)
+
+
+def test_values_beyond_what_rewards_can_bring_have_diverged() -> None:
+    hit = found("critic_divergence", case(PAID, ("infeasible", AGENT, stepped(0.0, 0.6))))[0]
+    assert hit.onset_steps == (N // 2 + 1) * EVERY
+    assert hit.where == {"agent": "agent_0"}
+    assert not found("critic_divergence", case(PAID, ("infeasible", AGENT, np.where(np.arange(N) < 30, 0.5, 0.0))))
+    assert not found("critic_divergence", case(PAID, ("infeasible", AGENT, np.where(np.arange(N) == 20, 0.5, 0.0))))
+
+
+def test_critic_that_began_far_off_has_not_run_away_nor_one_without_rewards() -> None:
+    assert not found("critic_divergence", case(PAID, ("infeasible", AGENT, 0.9)))
+    of = case(("reward_mean", AGENT, 0.0), ("infeasible", AGENT, stepped(0.0, 0.6)))
+    assert not found("critic_divergence", of)
+
+
+def test_values_that_leave_returns_behind_with_growing_errors() -> None:
+    grown = np.exp(np.linspace(0.0, 5.0, N))
+    usual = PAID, ("infeasible", AGENT, 0.0), ("return_mean", AGENT, -5.0 + 0.1 * NOISE), ("return_std", AGENT, 2.0)
+    hit = found("critic_divergence", case(*usual, ("value_mean", AGENT, 10 * grown), ("td_scale", AGENT, grown)))[0]
+    assert hit.evidence["value_over_return"] > 3
+    calm = ("value_mean", AGENT, -4.0), ("td_scale", AGENT, 0.5 + 0.01 * NOISE)
+    assert not found("critic_divergence", case(*usual, *calm))

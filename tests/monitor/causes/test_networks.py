@@ -1,0 +1,84 @@
+"""Faults of networks, on recordings made of columns: what is found, and what only looks like it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from marl_stable.monitor.case import Case
+from marl_stable.monitor.causes import networks
+from marl_stable.monitor.recording import Recording
+from marl_stable.monitor.table import Column
+
+N, PER = 30, 1_000  # readings, and steps between them
+FAILED, LEARNED = np.full(N, -10.0), np.linspace(-10, 0, N)
+BATCH = {"algo.network.norm": "batch"}
+
+
+def case(series: dict[str, Any], place: dict[str, Any], returns: Any = FAILED, **config: Any) -> Case:
+    """A recording of signals at one place, and returns."""
+    columns = {Column(name, tuple(place.items())): values + np.zeros(N) for name, values in series.items()}
+    columns[Column("charts/return", ())] = returns
+    settings = {"algo.network.hidden": [64, 64], "algo.network.norm": "layer"} | {
+        f"algo.{key}": value for key, value in config.items()
+    }
+    facts = {"total_steps": N * PER, "baselines": {"random": {"return": -10.0, "ci95": [-10.1, -9.9]}}}
+    return Case(Recording(PER * np.arange(1, N + 1), columns), settings, facts)
+
+
+def at(layer: str) -> dict[str, Any]:
+    return {"group": "team", "network": "actor", "layer": layer}
+
+
+def test_a_last_layer_that_is_far_too_large_is_named_since_when_it_is() -> None:
+    weight = np.where(np.arange(N) >= 20, 1.7, 0.1)
+    hits = networks.activation_growth(case({"layer_weight": weight}, at("final")))
+    assert hits[0].where == at("final")
+    assert hits[0].onset_steps == 21 * PER
+    assert hits[0].evidence["gain"] == pytest.approx(8 * 1.7)
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "found"), [("hidden.1", "none", 1), ("hidden.1", "layer", 0), ("hidden.0", "none", 0)]
+)
+def test_hidden_layers_count_where_no_norm_follows_and_their_inputs_are_known(
+    layer: str, norm: str, found: int
+) -> None:
+    given = case({"layer_weight": 1.7}, at(layer), **{"network.norm": norm})
+    assert len(networks.activation_growth(given)) == found
+
+
+def test_neither_healthy_weights_nor_a_run_that_does_well_are_told_of() -> None:
+    assert networks.activation_growth(case({"layer_weight": 0.3}, at("final"))) == []
+    assert networks.activation_growth(case({"layer_weight": 1.7}, at("final"), LEARNED)) == []
+
+
+def test_actions_far_beyond_their_bounds_are_growth_unless_nothing_squashes_them_or_the_run_does_well() -> None:
+    place, seen = {"group": "team", "agent": "a", "dimension": 1}, {"preactivation": 9.0, "layer_weight": 0.1}
+    hits = networks.activation_growth(case(seen, place))
+    assert hits[0].where == {"agent": "a", "dimension": 1}
+    assert "9" in str(hits[0].evidence["size"])
+    assert networks.activation_growth(case(seen, place, squash=False)) == []
+    assert networks.activation_growth(case(seen, place, LEARNED)) == []  # plays the bounds, and should
+    assert networks.activation_growth(case(seen | {"preactivation": 3.0}, place)) == []
+
+
+def test_dormant_units_are_told_of_where_most_sleep_and_the_run_fails() -> None:
+    hits = networks.dormant_units(case({"dormant": np.where(np.arange(N) > 9, 0.9, 0.1)}, at("hidden.1")))
+    assert hits[0].onset_steps == 11 * PER
+    assert hits[0].evidence == {"dormant": 0.9}
+    assert networks.dormant_units(case({"dormant": 0.9}, at("hidden.1"), LEARNED)) == []
+    assert networks.dormant_units(case({"dormant": 0.3}, at("hidden.1"))) == []
+
+
+def test_ratios_before_the_first_step_accuse_batchnorm_where_there_is_some() -> None:
+    place, off = {"group": "team", "agent": "a"}, np.where(np.arange(N) >= 10, 0.2, 2e-7)
+    hits = networks.batchnorm_mismatch(case({"first_ratio": off}, place, LEARNED, **{"network.norm": "batch"}))
+    assert hits[0].onset_steps == 11 * PER
+    assert hits[0].evidence["factor"] == pytest.approx(1.2)
+    own = {"critic_network.norm": "batch"}
+    assert networks.batchnorm_mismatch(case({"first_ratio": off}, place, **own))
+    assert networks.batchnorm_mismatch(case({"first_ratio": off}, place)) == []
+    assert networks.batchnorm_mismatch(case({"first_ratio": 5e-7}, place, **own)) == []

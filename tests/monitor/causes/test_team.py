@@ -1,0 +1,67 @@
+"""Agents that contribute nothing, and agents that cannot be told apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from marl_stable.monitor.case import CAUSES
+from tests.monitor.causes.recordings import AGENT, NOISE, WHOLE, N, case, found
+
+OTHER = AGENT | {"agent": "agent_1"}
+FLAT, WELL = ("charts/return", WHOLE, 0.01 * NOISE), ("charts/return", WHOLE, np.linspace(0.0, 1.0, N))
+
+
+def contributions(*measured: tuple[float, float]) -> dict[str, Any]:
+    return {f"agent_{i}": {"loss": loss, "error": error} for i, (loss, error) in enumerate(measured)}
+
+
+@pytest.mark.parametrize(
+    ("measured", "lazy"),
+    [
+        (((0.0, 0.1), (5.0, 0.3), (6.0, 0.3)), "agent_0"),
+        (((5.0, 0.3), (-0.5, 0.2)), "agent_1"),
+        (((4.0, 0.3), (5.0, 0.3)), None),
+        (((2.0, 0.3), (5.0, 0.3)), None),  # less, but something
+        (((0.0, 2.0), (5.0, 0.3)), None),  # not known
+        (((0.0, 0.1), (0.1, 0.1)), None),  # nobody contributes: the team has learned nothing
+    ],
+)
+def test_lazy_agent_is_one_that_nobody_misses_in_a_team_that_misses_others(measured: Any, lazy: str | None) -> None:
+    hits = found("lazy_agent", case(contributions=contributions(*measured)))
+    assert [hit.where["agent"] for hit in hits] == ([lazy] if lazy else [])
+
+
+def test_lazy_agent_is_not_looked_for_without_a_measurement() -> None:
+    assert not found("lazy_agent", case(FLAT))
+    assert not found("lazy_agent", case(contributions={}))
+
+
+def test_agents_that_answer_alike_after_learning_are_identical() -> None:
+    same = ("diversity", AGENT, 0.0), ("diversity", OTHER, 1e-7)
+    assert found("identical_policies", case(*same, FLAT))[0].where == {"group": "agent"}
+    assert CAUSES["identical_policies"].last_resort
+    assert not found("identical_policies", case(*same, WELL))
+    apart = ("diversity", AGENT, 0.006), ("diversity", OTHER, 0.006)
+    assert not found("identical_policies", case(*apart, FLAT))
+    first = np.where(np.arange(N) == 0, 0.0, np.nan)  # before the first update nobody differs
+    assert not found("identical_policies", case(("diversity", AGENT, first), ("diversity", OTHER, first), FLAT))
+
+
+def test_agents_that_see_and_do_the_same_are_identical() -> None:
+    alike = ("equal_actions", AGENT, 1.0), ("equal_actions", OTHER, 1.0)
+    apart = ("diversity", AGENT, 0.1), ("diversity", OTHER, 0.1)
+    seen = ("obs_mean", AGENT | {"feature": 0}, NOISE), ("obs_mean", OTHER | {"feature": 0}, NOISE)
+    assert found("identical_policies", case(*alike, *apart, *seen))
+    own = ("obs_mean", AGENT | {"feature": 0}, NOISE), ("obs_mean", OTHER | {"feature": 0}, NOISE[::-1])
+    assert not found("identical_policies", case(*alike, *apart, *own))
+
+
+def test_to_be_alike_is_right_where_one_action_is_best() -> None:
+    known = {
+        name: {"return": value, "ci95": [value, value]} for name, value in (("random", -9.0), ("best_constant", 0))
+    }
+    same = ("diversity", AGENT, 0.0), ("diversity", OTHER, 0.0)
+    assert not found("identical_policies", case(*same, FLAT, ("equal_actions", AGENT, 1.0), baselines=known))

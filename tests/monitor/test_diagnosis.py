@@ -1,0 +1,68 @@
+"""The root cause comes first, and a symptom without a cause is said to have none."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from marl_stable.monitor.case import Finding
+from marl_stable.monitor.diagnosis import actions_taken, diagnose, ordered
+from tests.monitor.causes.recordings import AGENT, EVERY, NOISE, WHOLE, N, case, stepped, stuck
+
+LAST = N * EVERY
+
+
+def finding(cause: str, onset: int = 0, confidence: float = 0.9) -> Finding:
+    return Finding(cause, confidence, onset, {}, {}, "", "", {})
+
+
+def order(*found: Finding) -> list[str]:
+    return [entry.cause for entry in ordered(list(found), case(("charts/return", WHOLE, 0.0)))]
+
+
+def test_early_comes_before_late() -> None:
+    assert order(finding("reward_shift", LAST // 2), finding("critic_divergence", LAST // 4))[0] == "critic_divergence"
+
+
+def test_upstream_comes_first_of_what_began_together() -> None:
+    late = finding("critic_divergence", LAST // 2)
+    assert order(late, finding("reward_shift", LAST // 2 + EVERY))[0] == "reward_shift"
+
+
+def test_last_resorts_come_last_and_doubtful_findings_after_them() -> None:
+    found = finding("actor_saturation"), finding("stale_replay", LAST // 2), finding("reward_shift", 0, 0.3)
+    assert order(*found) == ["stale_replay", "actor_saturation", "reward_shift"]
+    assert order() == []
+
+
+def test_healthy_run_has_no_finding_and_says_what_was_looked_for() -> None:
+    found = diagnose(case(("charts/return", WHOLE, np.linspace(0, 1, N)), ("reward_mean", AGENT, -1.0 + 0.1 * NOISE)))
+    assert (found["verdict"], found["findings"], found["symptoms"], found["return"]) == ("healthy", [], [], 1.0)
+    assert "reward_shift" in found["checked"]
+    assert "reward_outliers" not in found["checked"]
+
+
+def test_symptom_without_a_cause_is_unknown() -> None:
+    found = diagnose(case(("charts/return", WHOLE, 0.01 * NOISE)))
+    assert found["verdict"] == "failing"
+    assert [entry["cause"] for entry in found["findings"]] == ["unknown"]
+    assert "no learning" in found["findings"][0]["explanation"]
+
+
+def test_finding_without_a_symptom_is_a_warning_in_plain_types() -> None:
+    mean = ("reward_mean", AGENT, stepped(-1.0, 9.0))
+    found = diagnose(case(mean, ("charts/return", WHOLE, np.linspace(0, 1, N))))
+    assert found["verdict"] == "warning"
+    assert found["findings"][0]["cause"] == "reward_shift"
+    assert json.loads(json.dumps(found)) == found
+    assert diagnose(case(*stuck(), mean))["verdict"] == "failing"
+
+
+def test_actions_taken_are_counted_with_their_first_step() -> None:
+    acts = ["none", "skipped_update", "warned", "skipped_update", "restored"]
+    found = actions_taken([{"steps": 10 * i, "action": act} for i, act in enumerate(acts)])
+    assert found == [
+        {"steps": 10, "action": "skipped_update", "count": 2},
+        {"steps": 40, "action": "restored", "count": 1},
+    ]
