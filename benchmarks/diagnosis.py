@@ -31,7 +31,7 @@ import marl_stable as ms
 from benchmarks.diagnosis_plan import CONSTANT, CONVERGED, Trial, draw, with_twins
 from benchmarks.judging import pages
 from benchmarks.sabotage import SABOTAGE, at_boundaries, keep_clocks_together, sabotaged
-from benchmarks.scoring import worth
+from benchmarks.scoring import latest, worth
 from benchmarks.stress import part_of
 from benchmarks.trials import RESULTS, read
 from marl_stable.diagnosing import read_case
@@ -177,13 +177,17 @@ def _names(found: dict[str, Any]) -> list[str]:
 
 
 def run_missing(trials: Iterable[Trial], file: Path, cache: Path) -> Iterator[dict[str, Any]]:
-    """Record what `file` does not hold yet; every entry is appended to it and handed on."""
+    """Record what `file` does not hold yet, or what crashed; every entry is appended to it and handed on."""
     prepare(cache)
     file.parent.mkdir(parents=True, exist_ok=True)
-    done = {trial_of(entry) for entry in read(file)}
+    entries = latest(read(file), trial_of)
+    done = {trial_of(entry) for entry in entries if entry["status"] != "failed"}
+    crashed = {trial_of(entry) for entry in entries} - done
     for trial in trials:
         if trial in done:
             continue
+        if trial in crashed:
+            shutil.rmtree(cache / trial.slug(), ignore_errors=True)
         began = time.perf_counter()
         entry = entry_of(trial, record(trial, cache), cache) | {"judged": judged(trial, cache)}
         entry |= {"seconds": round(time.perf_counter() - began, 1), "commit": git_commit(), "versions": versions()}
@@ -194,7 +198,7 @@ def run_missing(trials: Iterable[Trial], file: Path, cache: Path) -> Iterator[di
 
 def rejudge(file: Path, cache: Path) -> int:
     """Detectors anew on every recording that is still there; how many of the entries of `file` have changed hands."""
-    entries, count = list(read(file)), 0
+    entries, count = latest(read(file), trial_of), 0
     for entry in entries:
         trial = trial_of(entry)
         if (cache / trial.slug()).exists():
@@ -235,7 +239,7 @@ def main() -> None:
         for entry in run_missing(part_of(chosen, asked.part), FILE, asked.cache):
             named = [finding["cause"] for finding in entry["judged"]["findings"]]
             print(trial_of(entry).slug(), entry["status"], entry["cause"], named, entry["seconds"], flush=True)
-    written = pages(list(read(FILE)))
+    written = pages(latest(read(FILE), trial_of))
     TABLE.write_text(written, encoding="utf-8")
     print(written)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +83,11 @@ def stratified_interval(strata: Iterable[Sequence[float]]) -> tuple[float, float
     drawn = np.concatenate([random.choice(np.asarray(part), (DRAWS, len(part))) for part in strata], axis=1)
     low, high = np.percentile(trim_mean(drawn, 0.25, axis=1), [2.5, 97.5])
     return float(low), float(high)
+
+
+def latest(entries: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
+    """The last entry of every key: what crashed is done again, once it is mended."""
+    return list({key(entry): entry for entry in entries}.values())
 
 
 def same_figures(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import marl_stable as ms
 from benchmarks.sabotage import at_boundaries, keep_clocks_together, sabotaged
-from benchmarks.scoring import same_figures, worth
+from benchmarks.scoring import latest, same_figures, worth
 from benchmarks.stress_conditions import ARMS, BY_NAME, CONDITIONS, Condition, Place
 from benchmarks.stress_table import table
 from benchmarks.trials import RESULTS, read
@@ -180,9 +180,9 @@ EVENTS = {None: _trained, "raise": _struck, "hang": _struck, "kill": _killed}
 
 
 def run_missing(wanted: Iterable[Job], file: Path) -> Iterator[dict[str, Any]]:
-    """Train what `file` does not hold yet; every entry is appended to it and handed on."""
+    """Train what `file` does not hold yet, or what crashed; every entry is appended to it and handed on."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    done = {key_of(entry) for entry in read(file)}
+    done = {key_of(entry) for entry in latest(read(file), key_of) if entry["status"] != "failed"}
     for job in wanted:
         if job.key() in done:
             continue
@@ -219,7 +219,7 @@ def main() -> None:
         for entry in run_missing(part_of(chosen, asked.part), FILE):
             told = {name: entry.get(name) for name in ("status", "value", "low", "named", "seconds")}
             print(*(entry[name] for name in Job._fields), told, flush=True)
-    written = table(list(read(FILE)))
+    written = table(latest(read(FILE), key_of))
     TABLE.write_text(written, encoding="utf-8")
     print(written)
 

@@ -29,10 +29,9 @@ from marl_stable import checkpoint, configs, run
 from marl_stable.agents.base import decay
 from marl_stable.agents.config import ActorCriticConfig, MADDPGConfig, MAPPOConfig
 from marl_stable.config import RunConfig
-from marl_stable.conversion import override
 from marl_stable.diagnosing import read_case
 from marl_stable.folder import RunFolder
-from marl_stable.investigate.remedies import RATES, Remedy, continuable, remedies
+from marl_stable.investigate.remedies import RATES, Remedy, applied, continuable, remedies
 from marl_stable.investigate.verdicts import Outcome, judge, named
 from marl_stable.monitor.case import Case
 from marl_stable.monitor.diagnosis import DOUBTFUL, diagnose
@@ -146,7 +145,7 @@ class Experiment:
             config = replace(config, init_from=str(self.path))
         changes = dict(remedy.config) if remedy else {}
         scaled = {key: value * factor if key in RATES else value for key, value in changes.items()}
-        return override(config, configs.nested({key.replace(".", "__"): value for key, value in scaled.items()}))
+        return applied(config, scaled)
 
     def _go_on(self, config: RunConfig, remedy: Remedy | None, folder: Path) -> run.Run:
         """A copy of the run, gone on with from `last.pt`."""

@@ -22,7 +22,7 @@ from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.folder import RunFolder, read_incidents
 from marl_stable.interruption import Signals, signals_taken
-from marl_stable.investigate import baselines, preflight
+from marl_stable.investigate import baselines, contributions, preflight
 from marl_stable.monitor.detectors import Incident
 from marl_stable.observer import RunObserver
 from marl_stable.profile import Stopwatch
@@ -203,7 +203,8 @@ def _conduct(
             folder.end(status, reason=f"{type(error).__name__}: {error}")
             raise
     returns = [list(point) for point in training.returns]
-    folder.end(status, reason=reason, steps=training.steps, seconds=training.seconds, returns=returns)
+    measured = _contributions(training) if status == "finished" else {}
+    folder.end(status, reason=reason, steps=training.steps, seconds=training.seconds, returns=returns, **measured)
     found = _diagnosis(folder, training, progress)
     if reason:
         progress.warn(f"stopped: {reason}")
@@ -232,6 +233,14 @@ def _diagnosis(folder: RunFolder, training: Training, progress: Progress) -> dic
         progress.warn(f"diagnosis.json could not be written ({type(error).__name__}: {error}).")
         return None
     return found
+
+
+def _contributions(training: Training) -> dict[str, Any]:
+    """What each agent contributes, for the diagnosis; nothing where it was not watched or would take too long."""
+    if not training.watched:
+        return {}
+    found = contributions.measure(training.agent, training.eval_env, training.config.seed)
+    return {"contributions": found} if found else {}
 
 
 def _evaluated(training: Training) -> bool:

@@ -18,7 +18,9 @@ from marl_stable import configs
 from marl_stable.agents.config import ALGORITHMS
 from marl_stable.cli import COMMANDS, main, train_config
 from marl_stable.conversion import keys
+from marl_stable.diagnosing import write_diagnosis
 from marl_stable.envs import catalog
+from marl_stable.run import Run
 from tests.runs import ROOT, start
 
 # What is wrong, and what the one line on stderr must name.
@@ -61,6 +63,10 @@ MISTAKES = [
     ("eval a b", "'b' is one word too many; the usage is: marl-stable eval RUN"),
     ("eval --checkpoint middle a", "--checkpoint is 'middle'; it must be best|last or none."),
     ("render a", "-o has no value; render needs a file to write"),
+    ("diagnose", "RUN is missing; diagnose needs a run folder"),
+    ("diagnose a b", "'b' is one word too many; the usage is: marl-stable diagnose RUN"),
+    ("diagnose a --jsn", "unknown flag '--jsn'. Did you mean --json?"),
+    ("diagnose a --json maybe", "'maybe' is one word too many"),
     ("selftest --algo mapo", "unknown algorithm 'mapo'. Did you mean mappo"),
     ("selftest mappo", "'mappo' is one word too many; the usage is: marl-stable selftest [--algo NAME]"),
     ("presets all", "'all' is one word too many"),
@@ -212,6 +218,65 @@ def test_python_m_is_the_command(tmp_path: Path) -> None:
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == list(configs.presets())
+
+
+# ---- diagnose
+
+
+@pytest.fixture
+def blown_up(tmp_path: Path) -> Path:
+    """What is left of a run whose losses were no numbers any more after 5,000 steps."""
+    run = tmp_path / "run"
+    run.mkdir()
+    rows = [f"{100 * i},{i},{-20 + i / 10},{1.0 if i < 50 else 'nan'}" for i in range(1, 101)]
+    (run / "metrics.csv").write_text("\n".join(["steps,seconds,charts/return,losses/critic", *rows, ""]))
+    (run / "metadata.json").write_text('{"status": "running", "pid": 1, "steps": 10000, "total_steps": 20000}')
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none", "'none' is no folder; diagnose needs a run folder, and `ls runs` shows yours."),
+        ("file", "'file' is no folder; diagnose needs a run folder"),
+        ("empty", "'empty' holds no metrics.csv; diagnose needs a run folder"),
+    ],
+)
+def test_diagnose_refuses_what_is_no_run(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["diagnose", name]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {said}")
+    assert len(err.splitlines()) == 1
+
+
+def test_diagnose_exits_0_whatever_it_finds_and_prints_what_diagnosis_json_holds(
+    blown_up: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diagnose", str(blown_up), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    write_diagnosis(blown_up, Run(blown_up).diagnose())
+    assert out == (blown_up / "diagnosis.json").read_text()
+    found = json.loads(out)
+    assert [*found] == ["verdict", "findings", "symptoms", "actions_taken", "checked", "return", "baselines"]
+    assert found["verdict"] == "failing"
+    assert "non_finite" in found["symptoms"]
+    assert found["return"] == -10.0
+    assert found["baselines"] == {"random": None, "best_constant": None}
+    for finding in found["findings"]:
+        expected = ["cause", "confidence", "onset_steps", "where", "evidence", "explanation", "remedy", "config"]
+        assert [*finding] == expected
+    assert main(["diagnose", "--json", "off", str(blown_up)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{blown_up}: failing"
+    assert lines[1].startswith("symptoms: ")
+    assert "non finite" in lines[1]
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])

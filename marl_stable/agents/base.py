@@ -20,6 +20,8 @@ from marl_stable.types import EnvSpec, PerGroup, Step
 Stats = dict[str, dict[str, Tensor]]
 """tag -> group -> tensor, on the device."""
 
+DRAWS = 2_000_003  # added to the run's seed: environments draw from the seed itself, and actions must not follow them
+
 T = TypeVar("T")
 
 

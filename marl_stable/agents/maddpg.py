@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from marl_stable.agents import behaviour
-from marl_stable.agents.base import Player, Rings, Stats, copied, decay, mean_of, merge
+from marl_stable.agents.base import DRAWS, Player, Rings, Stats, copied, decay, mean_of, merge
 from marl_stable.agents.config import MADDPGConfig
 from marl_stable.agents.critic_probe import critic_passes, critic_signals, mean_age, moments
 from marl_stable.agents.ddpg_learner import DDPGLearner, Drawn, Joint
@@ -49,7 +49,7 @@ class MADDPG:
         counted."""
         self.spec, self.config, self.num_envs = spec, config, num_envs
         self.rollout_steps = max(1, config.train_every // num_envs)
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed + DRAWS)
         self.t = 0  # steps of every copy
         self.learned_at = 0  # the same at the last round of updates
         self.updates = 0

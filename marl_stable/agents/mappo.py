@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from marl_stable.agents import behaviour
-from marl_stable.agents.base import Player, Rings, Stats, copied, decay, merge
+from marl_stable.agents.base import DRAWS, Player, Rings, Stats, copied, decay, merge
 from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.figures import BACKWARD, layer_names, probe_every, probe_passes, rates
 from marl_stable.agents.ppo import Batch
@@ -45,7 +45,7 @@ class MAPPO:
         counted."""
         self.spec, self.config, self.num_envs = spec, config, num_envs
         self.rollout_steps = max(1, config.batch_size // num_envs)
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed + DRAWS)
         self.t = 0
         self.kl_scale = 1.0  # of the step size, moved by `lr_schedule kl`
         self.scale = 1.0  # of the step size in the last update

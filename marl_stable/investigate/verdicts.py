@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from marl_stable.investigate.remedies import Remedy
+from marl_stable.monitor.case import CAUSES
 
 HELPS = 2.0  # standard errors
 MOST = 99.0  # standard errors that are told of
@@ -84,24 +85,25 @@ def _deviation(values: Sequence[float]) -> float:
 def named(found: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The diagnosis `found` in the light of `outcomes`: what helped comes first, with more confidence.
 
-    Where a remedy helped most that belongs to no finding, its cause becomes one. Where nothing helped, all stays in its
-    order, with less confidence.
+    What helped about as much as the best comes in the order of the diagnosis, then causes that only the experiment
+    names, and those that are consequences of others last. Where nothing helped, all stays in its order, with less
+    confidence.
     """
-    best = {cause: _best(cause, outcomes) for cause in {outcome.remedy.cause for outcome in outcomes}}
+    best = {cause: _best(cause, outcomes) for cause in dict.fromkeys(outcome.remedy.cause for outcome in outcomes)}
     findings = [_weighed(finding, best.get(finding["cause"])) for finding in found["findings"]]
     helpful = [outcome for outcome in best.values() if outcome.helps]
     if not helpful:
         return dict(found) | {"findings": findings}
     top = max(outcome.gain for outcome in helpful)
     alike = top - max(HELPS, ALIKE * top)
-    causes = {finding["cause"] for finding in findings}
-    first = max(helpful, key=lambda outcome: outcome.gain)
-    if not any(outcome.gain >= alike and outcome.remedy.cause in causes for outcome in helpful):
-        findings.append(_new(first, min(finding["onset_steps"] for finding in findings)))
+    known, onset = {finding["cause"] for finding in findings}, min(finding["onset_steps"] for finding in findings)
+    unnamed = [outcome for outcome in helpful if outcome.remedy.cause not in known and outcome.gain >= alike]
+    findings += [_new(outcome, onset) for outcome in sorted(unnamed, key=lambda outcome: -outcome.gain)]
 
-    def rank(finding: Mapping[str, Any]) -> int:
-        outcome = best.get(finding["cause"])
-        return 2 if outcome is None or not outcome.helps else 1 if outcome.gain < alike else 0
+    def rank(finding: Mapping[str, Any]) -> tuple[int, bool]:
+        outcome, kind = best.get(finding["cause"]), CAUSES.get(finding["cause"])
+        help_given = 2 if outcome is None or not outcome.helps else 1 if outcome.gain < alike else 0
+        return help_given, kind is not None and kind.last_resort
 
     kept = [finding for finding in findings if finding["cause"] != "unknown"]
     return dict(found) | {"findings": sorted(kept, key=rank)}

@@ -369,6 +369,21 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.scoring.EPISODES", 20)
 
 
+def test_what_crashed_is_recorded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, file, ends = Trial(CLEAN, "spread", "mappo"), tmp_path / "x.jsonl", iter(("failed", "finished"))
+
+    def record(trial: Trial, cache: Path) -> dict[str, Any]:
+        assert not (cache / trial.slug()).exists()
+        (cache / trial.slug()).mkdir()
+        return {"status": next(ends)}
+
+    monkeypatch.setattr(diagnosis, "record", record)
+    monkeypatch.setattr(diagnosis, "entry_of", lambda trial, found, cache: trial._asdict() | found)
+    monkeypatch.setattr(diagnosis, "judged", lambda trial, cache: {"findings": []})
+    ended = [found["status"] for _ in range(3) for found in diagnosis.run_missing([trial], file, tmp_path / "cache")]
+    assert ended == ["failed", "finished"]
+
+
 @pytest.mark.usefixtures("small")
 def test_a_run_is_recorded_once_and_judged_again_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,10 +12,11 @@ import torch
 from benchmarks import stress
 from benchmarks.faults import distorted
 from benchmarks.faults.conditions import FAULTS
-from benchmarks.scoring import iqm, same_figures, score, stratified_interval, without_learning, worth
+from benchmarks.scoring import iqm, latest, same_figures, score, stratified_interval, without_learning, worth
 from benchmarks.stress import Job, jobs, key_of, part_of
 from benchmarks.stress_conditions import BY_NAME, CONDITIONS, TASKS
 from benchmarks.stress_table import explained, marks_of, points, survived, table
+from benchmarks.trials import read
 from benchmarks.trouble import LENGTH, Lamps
 from marl_stable import configs, train
 from marl_stable.config import EnvConfig
@@ -181,6 +182,16 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert [key_of(entry) for entry in stress.run_missing(wanted, file)] == [wanted[2].key()]
     assert done == wanted
     assert "commit" in json.loads(file.read_text().splitlines()[0])
+
+
+def test_what_crashed_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = iter(("failed", "finished"))
+    monkeypatch.setattr(stress, "perform", lambda job: {"status": next(ends)})
+    wanted, file = jobs(1)[:1], tmp_path / "stress.jsonl"
+    for _ in range(3):
+        list(stress.run_missing(wanted, file))
+    assert [found["status"] for found in read(file)] == ["failed", "finished"]
+    assert [found["status"] for found in latest(read(file), key_of)] == ["finished"]
 
 
 def test_an_interrupted_job_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

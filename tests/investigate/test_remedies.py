@@ -61,6 +61,13 @@ def test_what_the_diagnosis_proposes_comes_first_and_nothing_twice() -> None:
     assert {"observation_scale", "reward_scale_too_large", "lazy_agent", "entropy_collapse"}.isdisjoint(found)
 
 
+def test_a_remedy_that_the_algorithm_refuses_is_not_tried_and_no_more_than_four_are_taken_from_the_diagnosis() -> None:
+    assert "a" not in tried("algo: {name: maddpg}", finding("a", **{"algo.network.recurrent": "gru"}))
+    assert "a" in tried("algo: {name: mappo}", finding("a", **{"algo.network.recurrent": "gru"}))
+    many = [finding(name, **{"algo.weight_decay": 10.0**-i}) for i, name in enumerate("abcdef", start=1)]
+    assert list(tried("measures: none", *many))[:5] == ["a", "b", "c", "d", "learning_rate_too_high"]
+
+
 @pytest.mark.parametrize(
     ("config", "shrinks", "can"),
     [

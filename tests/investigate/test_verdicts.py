@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import marl_stable.monitor.causes  # noqa: F401  (registers every cause)
 from marl_stable.investigate.remedies import Remedy
 from marl_stable.investigate.verdicts import MOST, gain, judge, named
+from marl_stable.monitor.case import CAUSES
 
 
 class Short(NamedTuple):
@@ -95,7 +97,7 @@ def test_a_finding_whose_remedy_was_not_tried_stays_as_it_is() -> None:
 
 
 def test_a_cause_that_only_the_experiment_names() -> None:
-    found = after([finding("unknown", 0.2)], observation_scale=7.0, exploding_gradients=5.0)
+    found = after([finding("unknown", 0.2)], observation_scale=7.0, exploding_gradients=4.0)
     (only,) = found["findings"]
     assert set(only) == set(finding("", 0.0))
     assert (only["cause"], only["onset_steps"], only["config"]) == ("observation_scale", 100, {"algo.lr": 0.1})
@@ -107,3 +109,9 @@ def test_a_cause_that_only_the_experiment_names() -> None:
 def test_a_usual_remedy_gives_its_flags_to_a_finding_without_any() -> None:
     found = after([finding("learning_rate_too_high", 0.6)], learning_rate_too_high=7.0)
     assert found["findings"][0]["config"] == {"algo.lr": 0.1}
+
+
+def test_what_is_a_consequence_comes_after_a_cause_that_helps_as_much() -> None:
+    found = after([finding("actor_saturation", 0.6)], actor_saturation=9.0, learning_rate_too_high=8.0)
+    assert CAUSES["actor_saturation"].last_resort
+    assert [entry["cause"] for entry in found["findings"]] == ["learning_rate_too_high", "actor_saturation"]

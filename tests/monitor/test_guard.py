@@ -1,4 +1,4 @@
-"""The guard's decisions, from numbers alone: nothing on healthy ones, bounded acts on others, all of it in its state."""
+"""The guard's decisions, from numbers alone: nothing on healthy ones, bounded acts on others, all in its state."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def test_only_the_row_whose_steps_are_too_large_gets_smaller_ones(given: dict[st
     assert {(act.kind, act.group, act.network, act.factor) for act in acts} == {("lowered_rate", "pair", "critic", 0.5)}
     assert rate(subject, "pair/critic/0") == rate(subject, "pair/actor/1") == 1
     incident = acts[0].incident
-    assert incident and incident.where == {"network": "critic", "agent": "right"}
+    assert incident
+    assert incident.where == {"network": "critic", "agent": "right"}
     assert incident.value > incident.limit == limit
     assert (incident.evidence["rate_before"], incident.evidence["rate_after"]) == (1.0, 0.5)
 
@@ -162,7 +163,8 @@ def test_guard_stops_and_leaves_the_last_healthy_state(given: dict[str, Any], af
     assert run(subject, after - 1, **given) == []
     (act,) = run(subject, 1, **given)
     assert (act.kind, act.state, act.factor) == ("stopped", "later", 0.5)
-    assert act.incident and act.incident.action == "stopped"
+    assert act.incident
+    assert act.incident.action == "stopped"
     assert act.incident.evidence["to_steps"] == 100 * SNAPSHOT_EVERY
     assert (act.incident.evidence["rate_before"], act.incident.evidence["rate_after"]) == (1.0, 0.5)
 
@@ -196,7 +198,7 @@ def test_repair_restores_three_times_with_ever_smaller_steps_and_then_stops(give
 
 
 def test_repair_undoes_an_iteration_that_replaced_a_network_and_guard_does_not() -> None:
-    replaced = {"layer_change_actor": [[1.0, 0.95], [1.0, 0.1]]}
+    replaced: dict[str, Any] = {"layer_change_actor": [[1.0, 0.95], [1.0, 0.1]]}
     assert [act.kind for act in run(guard(repairs=True), 1, **replaced)] == ["restored"]
     assert [act.kind for act in run(guard(), 1, **replaced)] == ["lowered_rate"]
 
@@ -223,7 +225,8 @@ def collapse(subject: Guard, alarm: bool = True) -> list[Act]:
 def test_guard_warns_once_of_a_lasting_collapse_and_repair_goes_back_to_before_it() -> None:
     (act,) = collapse(guard())
     assert (act.kind, act.state) == ("warned", None)
-    assert act.incident and act.incident.evidence["best"] > -12 > act.incident.limit > act.incident.value
+    assert act.incident
+    assert act.incident.evidence["best"] > -12 > act.incident.limit > act.incident.value
     acts = collapse(guard(repairs=True))
     assert acts[0].kind == "restored"
     assert 30 < acts[0].state < 43
@@ -326,7 +329,7 @@ def test_all_incidents_are_of_the_kinds_that_are_promised_and_say_before_and_aft
     subject, random = guard(repairs=True), np.random.default_rng(5)
     acts = collapse(guard(repairs=True)) + collapse(guard())
     for _ in range(300):
-        given = {
+        given: dict[str, Any] = {
             "update_ratio_actor": random.choice([0.01, 0.3], 2),
             "stunned_critic": random.choice([0, 1], 2),
             "non_finite_critic": random.choice([0, 1], 2, p=[0.8, 0.2]),

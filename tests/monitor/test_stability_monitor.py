@@ -180,7 +180,7 @@ def test_a_critic_that_diverges_is_named() -> None:
         nn.utils.clip_grad_norm_(q.parameters(), 1.0)
         optimizer.step()
         monitor.step(loss=loss, q=value, reward=reward, observation=obs)
-    assert causes(monitor)[0] == "critic_divergence"
+    assert "critic_divergence" in causes(monitor)
 
 
 # ---- how signals are read

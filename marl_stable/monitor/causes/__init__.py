@@ -6,6 +6,7 @@ ROOMS: tuple[str, ...] = (
     "environment",
     "data",
     "rewards",
+    "shifts",
     "actions",
     "critic",
     "replay",

@@ -15,7 +15,7 @@ import numpy as np
 from marl_stable.monitor import calibration
 from marl_stable.monitor.calibration import Bools, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
-from marl_stable.monitor.causes.rates import STUNNED, Layer, layers, learning_rate_too_low
+from marl_stable.monitor.causes.rates import STUNNED, Layer, is_idle, layers, learning_rate_too_low
 from marl_stable.monitor.recording import Series
 from marl_stable.monitor.symptoms import symptoms
 
@@ -143,7 +143,8 @@ def _vanished(case: Case, first: Series) -> Hit | None:
     share = frozen[0].values[-len(first.values) :] if frozen else np.zeros(len(first.values))
     if len(first.values) < READS or len(share) != len(first.values):
         return None
-    outside = (first.values < VANISHED) | (share > FROZEN)
+    idle = is_idle(case, first.where)  # else they are weights of features that never vary
+    outside = (first.values < VANISHED) | ((share > FROZEN) & idle)
     if outside.mean() < 0.8 or not outside[-READS:].all() or _dead_or_saturated(case, first.where):
         return None
     evidence = {"first_over_largest": float(np.median(first.values)), "eps_frozen": float(np.median(share))}

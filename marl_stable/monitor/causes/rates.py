@@ -194,10 +194,10 @@ def _held_back(case: Case, where: dict[str, Any]) -> bool:
         if any(np.median(series.values) > 0.5 for series in case.recording.series(signal, **where)):
             return True
     memory = case.recording.series("adam_memory", **where)
-    return any(np.median(series.values) < STUNNED for series in memory) or _idle(case, where)
+    return any(np.median(series.values) < STUNNED for series in memory) or is_idle(case, where)
 
 
-def _idle(case: Case, where: dict[str, Any]) -> bool:
+def is_idle(case: Case, where: dict[str, Any]) -> bool:
     """Whether Adam's direction, about 1 for gradients of any size, is next to nothing: they are below its floor."""
     rate = case.config.get(f"algo.{where.get('network')}_lr") or case.config.get("algo.lr")
     ratios, weights = (case.recording.series(signal, **where) for signal in ("update_ratio", "layer_weight"))

@@ -1,7 +1,6 @@
 """Faults of what agents are paid: F8, F9, F16 and F23 of the catalogue of failures.
 
 Scales are judged by returns before anything was learned: what a learned policy is paid varies less, as it should.
-What begins under way has to leap from one reading to the next, and to be more than learning can do.
 """
 
 from __future__ import annotations
@@ -26,7 +25,9 @@ JUMP_Z = 8.0
 ALONE = 3.0  # times the changes beside it, which a leap must be: the steepest part of learning is twice its neighbours
 RESCALED = 30.0
 ALIKE = 3.0  # within that factor, mean and spread are said to change alike
+SETTLED = 0.05  # of the range of mean rewards: that near to the best one, a task is solved
 SPARSE = 0.9  # share of zeros, at first, of a reward whose absence is nothing new
+LENGTHS = 0.01  # spread of mean episode lengths, as a share of them
 NORMALISED = {"algo.normalize_reward": True}
 
 
@@ -60,7 +61,17 @@ def no_reward_signal(case: Case) -> list[Hit]:
     since = max(_last_change(series, mask) for series, mask in zip(everyone, flat, strict=True))
     if since > 0 and not all(_withdrawn(case, series, since) for series in everyone):
         return []
+    if since == 0 and _paid_by_length(case):
+        return []
     return [Hit(0.95, since, {}, {"reward_std": 0.0})]
+
+
+def _paid_by_length(case: Case) -> bool:
+    """Whether what is paid at each step is alike, but episodes differ in length: as where a pole is to be balanced."""
+    lengths, mean = case.recording.mean("charts/episode_length"), case.recording.mean("reward_mean")
+    if lengths is None or mean is None or not mean.values.any():
+        return False
+    return float(np.ptp(lengths.values)) > LENGTHS * float(lengths.values.mean())
 
 
 def _withdrawn(case: Case, series: Series, since: int) -> bool:
@@ -69,11 +80,13 @@ def _withdrawn(case: Case, series: Series, since: int) -> bool:
     mean, zero = (case.recording.series(name, **series.where) for name in ("reward_mean", "reward_zero"))
     if not mean or (zero and float(np.median(zero[0].values[:READS])) > SPARSE):
         return False
-    best, now = _best(case, mean[0], since), float(mean[0].values[-1])
-    return abs(now - best) > 1e-3 * max(abs(best), abs(now))
+    before, now = mean[0].values[mean[0].steps < since], float(mean[0].values[-1])
+    near = max(1e-3 * abs(now), SETTLED * float(np.ptp(before))) if len(before) else 0.0
+    reached = best_before(case, mean[0], since), float(before.max(initial=-np.inf))
+    return all(abs(now - level) > near for level in reached)
 
 
-def _best(case: Case, mean: Series, until: int) -> float:
+def best_before(case: Case, mean: Series, until: int) -> float:
     """The largest reward met before a step; where only the mean is known, the largest mean."""
     before = mean.steps < until
     largest = float(mean.values[before].max(initial=-np.inf))
@@ -159,7 +172,7 @@ def _scale(case: Case, beyond: Callable[[float], bool], larger: bool) -> list[Hi
         wrong = early is not None and beyond(early) and not _normalised(case) and not shifted
         if early is not None and wrong and (beyond(early / mild) or symptoms(case)):
             return [Hit(0.9, 0, place(series), {"return_std": early})]
-        jump = _rescaled(case, series.where)
+        jump = rescaled(case, series.where)
         if jump and (jump[1] > 1) == larger:
             says = "From one iteration to the next, rewards of {who} became {factor:.3g} times what they were."
             return [Hit(0.85, jump[0], place(series), {"factor": jump[1]}, says)]
@@ -176,7 +189,7 @@ def _at_random(case: Case, where: dict[str, Any]) -> float | None:
     return float(known) if known else None
 
 
-def _rescaled(case: Case, where: dict[str, Any]) -> tuple[int, float] | None:
+def rescaled(case: Case, where: dict[str, Any]) -> tuple[int, float] | None:
     """Step and factor of a sudden lasting change of the reward's spread, by which its mean changed as well: where a
     goal is met for the first time, or always, they differ."""
     means = case.recording.series("reward_mean", **where)
@@ -188,12 +201,29 @@ def _rescaled(case: Case, where: dict[str, Any]) -> tuple[int, float] | None:
         at = int(np.abs(np.diff(logs)).argmax()) + 1
         change, moved = (float(np.median(x[at:]) - np.median(x[:at])) for x in (logs, level))
         sudden = min(abs(change), abs(float(logs[at] - logs[at - 1]))) > np.log(RESCALED)
-        if sudden and abs(change - moved) < np.log(ALIKE) and not _begins(case, series, at):
+        if sudden and abs(change - moved) < np.log(ALIKE) and not begins(case, series, at):
             return int(series.steps[at]), float(np.exp(change))
     return None
 
 
-def _begins(case: Case, series: Series, row: int) -> bool:
+def leap(series: Series) -> tuple[int, float, float, float] | None:
+    """Step, level before, level after and z of the largest change between neighbouring readings, where it lasts."""
+    values = series.values
+    if len(values) < 4 * READS:
+        return None
+    changes = np.diff(values)
+    noise = calibration.sigma(changes) + 1e-9 * float(np.abs(values).max())
+    at = int(np.abs(changes[READS : len(changes) - READS + 1]).argmax()) + READS + 1
+    before, after = float(np.median(values[max(0, at - 5) : at])), float(np.median(values[at : at + 5]))
+    size = abs(float(changes[at - 1]))
+    beside = np.delete(changes[max(0, at - 1 - READS) : at + READS], min(READS, at - 1))
+    z = size / noise if noise > 0 else 0.0
+    if z < JUMP_Z or size < ALONE * float(np.abs(beside).max()) or abs(after - before) < 0.5 * size:
+        return None
+    return int(series.steps[at]), before, after, z
+
+
+def begins(case: Case, series: Series, row: int) -> bool:
     """Whether a reading is the first one of the policy, after random actions: then all leaps."""
     warm_up = case.config.get("algo.warm_up")
     return isinstance(warm_up, int) and row > 0 and bool(series.steps[row - 1] <= warm_up <= series.steps[row])
@@ -233,65 +263,6 @@ def _offset(case: Case, agent: str | None) -> float:
     mean, spread = (case.recording.series(f"reward_{name}", agent=agent) for name in ("mean", "std"))
     scale = float(np.median(spread[0].values[:READS])) if spread else 0.0
     return abs(float(np.median(mean[0].values[:READS]))) / scale if mean and scale > 0 else 0.0
-
-
-@cause(
-    "reward_shift",
-    Stage.DATA,
-    ("reward_mean",),
-    "From one iteration to the next the mean reward of {who} went from {before:.3g} to {after:.3g} and stayed, while "
-    "the policy moved as usual: the task changed.",
-    "Find what changed in the environment at that step; after a change that is meant, more exploration helps to learn "
-    "anew.",
-)
-def reward_shift(case: Case) -> list[Hit]:
-    """What is paid changed under way: the mean reward leapt between two iterations, and stayed. Upwards it must be
-    beyond all that was met before, since learning leaps as well; and neither steps nor behaviour were unusual then,
-    since a policy that breaks is paid less."""
-    if no_reward_signal(case):
-        return []
-    for mean in case.recording.series("reward_mean"):
-        found = leap(mean)
-        if found is None or _rescaled(case, mean.where) is not None:
-            continue
-        at, before, after, z = found
-        if _begins(case, mean, int(np.searchsorted(mean.steps, at))):
-            continue
-        if _stirred(case, at) or before < after <= _best(case, mean, at):
-            continue
-        return [Hit(0.85, at, place(mean), {"before": before, "after": after, "z": z})]
-    return []
-
-
-def leap(series: Series) -> tuple[int, float, float, float] | None:
-    """Step, level before, level after and z of the largest change between neighbouring readings, where it lasts."""
-    values = series.values
-    if len(values) < 4 * READS:
-        return None
-    changes = np.diff(values)
-    noise = calibration.sigma(changes) + 1e-9 * float(np.abs(values).max())
-    at = int(np.abs(changes[READS : len(changes) - READS + 1]).argmax()) + READS + 1
-    before, after = float(np.median(values[max(0, at - 5) : at])), float(np.median(values[at : at + 5]))
-    size = abs(float(changes[at - 1]))
-    beside = np.delete(changes[max(0, at - 1 - READS) : at + READS], min(READS, at - 1))
-    z = size / noise if noise > 0 else 0.0
-    if z < JUMP_Z or size < ALONE * float(np.abs(beside).max()) or abs(after - before) < 0.5 * size:
-        return None
-    return int(series.steps[at]), before, after, z
-
-
-def _stirred(case: Case, steps: int) -> bool:
-    """Whether steps or behaviour were out of their usual range at the reading before `steps`, or at it."""
-    for signal in ("update_ratio", "losses/approx_kl", "grad_spike", "layer_weight", "sameness", "bound_clipped"):
-        for series in case.recording.series(signal):
-            past = series.values[series.steps <= steps]
-            if len(past) < 2 * READS:
-                continue
-            logs = np.log(np.maximum(past, 1e-3 if signal in ("sameness", "bound_clipped") else 1e-12))
-            usual, near = logs[: -READS + 1], logs[-READS + 1 :]
-            if (np.abs(near - np.median(usual)) > JUMP_Z * (calibration.sigma(usual) + 0.05)).any():
-                return True
-    return False
 
 
 @cause(

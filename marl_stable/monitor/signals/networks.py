@@ -14,6 +14,8 @@ from marl_stable.monitor.signals import rows
 
 DORMANT = 0.025  # of the mean activation of the layer (Sokar et al. 2023, section 3, which takes 0 to 0.1)
 
+TINY = 1e-30
+
 
 def dormant(h: Tensor, apart: bool, alive: Tensor | None = None) -> Tensor:
     """`()` share of units whose mean |h| is at most 2.5% of their layer's (Sokar et al. 2023, eq. 1).
@@ -37,7 +39,11 @@ def effective_rank(h: Tensor, apart: bool, alive: Tensor | None = None) -> Tenso
     h = h * share.sqrt().unsqueeze(-1)
     product = h.mT @ h
     finite = product.isfinite().flatten(1).all(-1)
-    square: Tensor = torch.linalg.eigvalsh(product.nan_to_num(0.0, 0.0, 0.0))  # raises for what is not finite
+    product = product / product.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(TINY)[:, None, None]  # huge ones fail
+    try:
+        square: Tensor = torch.linalg.eigvalsh(product.nan_to_num(0.0, 0.0, 0.0))  # raises for what is not finite
+    except torch.linalg.LinAlgError:  # no convergence: a figure is not worth a training
+        return torch.full_like(product.sum(), torch.nan)
     rounding = square.amax(-1, keepdim=True) * square.shape[-1] * torch.finfo(square.dtype).eps
     singular = torch.where(square > rounding, square, 0.0).sqrt()
     part = singular / singular.sum(-1, keepdim=True)

@@ -94,7 +94,8 @@ def graded(first: float, frozen: float) -> dict[Any, Any]:
 
 @pytest.mark.parametrize(("first", "frozen"), [(1e-6, 0.0), (1e-3, 0.95)])
 def test_gradients_that_do_not_reach_the_first_layers_have_vanished(first: float, frozen: float) -> None:
-    hits = gradients.vanishing_gradients(case(graded(first, frozen) | FAILED))
+    still = {"update_ratio": 1e-7, ("layer_weight", "final"): 0.1}
+    hits = gradients.vanishing_gradients(case(graded(first, frozen) | still | FAILED))
     assert hits[0].where == {"group": "team", "network": "actor"}
     assert hits[0].onset_steps == 0
     assert hits[0].evidence["eps_frozen"] == frozen
@@ -114,6 +115,8 @@ def test_what_looks_like_vanished_gradients_is_told_apart(more: dict[Any, Any]) 
 
 def test_healthy_depths_have_not_vanished() -> None:
     assert gradients.vanishing_gradients(case(graded(4e-4, 0.06) | FAILED)) == []
+    constant_features = {"update_ratio": 3e-3, ("layer_weight", "final"): 0.1}
+    assert gradients.vanishing_gradients(case(graded(4e-4, 0.7) | constant_features | FAILED)) == []
 
 
 # ---- memory

@@ -84,7 +84,11 @@ RUNS = {
     "no longer paid": Run("no_reward_signal", OFF, fault="reward_zero", onset=300),
     "constant, on": Run("constant_action_is_optimal", ON, fault="constant_action_optimal"),
     "unseen": Run(
-        "observation_ignored", ON | {"algo__entropy_coef": 0.1}, f"{__file__}:mixed_up", where={"agent": "agent_0"}
+        "observation_ignored",
+        ON | {"algo__entropy_coef": 0.1},
+        f"{__file__}:mixed_up",
+        where={"agent": "agent_0"},
+        slack=0.8,
     ),
     "no noise": Run("too_little_exploration", OFF, PROBE + "Aim", sabotage="no_exploration"),
     "current targets": Run(

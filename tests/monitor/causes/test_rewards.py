@@ -95,6 +95,11 @@ def test_no_reward_signal_is_told_from_a_task_that_is_solved() -> None:
     solved = ("reward_mean", AGENT, stepped(0.6, 1.0)), ("reward_median", AGENT, stepped(0.6, 1.0))
     peak = ("reward_peak", AGENT, stepped(0.4, 0.0))
     assert not found("no_reward_signal", case(std, *solved, peak))
+    dips = np.where(np.arange(N) % 5 == 1, 0.99, 1.0) * stepped(
+        0.6, 1.0, 5
+    )  # 0 is paid once in a while, until it is not
+    rare = ("reward_mean", AGENT, dips), ("reward_median", AGENT, 1.0), ("reward_peak", AGENT, stepped(1.0, 0.0))
+    assert not found("no_reward_signal", case(std, *rare))
     gone = ("reward_mean", AGENT, stepped(-1.0, 0.0)), ("reward_median", AGENT, stepped(-1.0, 0.0))
     hit = found("no_reward_signal", case(std, *gone, peak))
     assert hit[0].onset_steps == (N // 2 + 1) * EVERY
