@@ -1,7 +1,7 @@
 """What being watched and guarded costs: seconds per iteration and memory, beside the same training without.
 
     python -m benchmarks.overhead                # writes results/overhead.md
-    python -m benchmarks.overhead --rounds 9
+    python -m benchmarks.overhead --rounds 9 --algo mappo
 
 The arms are processes of their own, which take turns: each trains a few iterations while the others wait, so that a
 machine that is slow for a while is slow for all. Ratios are of the two halves of one turn. Cost is meant to be within
@@ -114,6 +114,7 @@ def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--algo", choices=ITERATIONS, help="this one alone, and no table in the results")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
@@ -125,10 +126,11 @@ def main() -> None:
         "| algorithm | stability | an iteration | time | peak of the process | tensors |",
         "|---|---|---|---|---|---|",
     ]
-    for algo in ITERATIONS:
+    for algo in [asked.algo] if asked.algo else ITERATIONS:
         lines += lines_of(algo, measured(algo, asked.rounds))
     written = "\n".join(lines) + "\n"
-    TABLE.write_text(written, encoding="utf-8")
+    if not asked.algo:
+        TABLE.write_text(written, encoding="utf-8")
     print(written)
 
 

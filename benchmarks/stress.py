@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +102,7 @@ def perform(job: Job) -> dict[str, Any]:
                 stack.enter_context(sabotaged(*job.about.sabotage))
             run, told = EVENTS[job.about.event](job, place)
         if run is None:
-            return told | {"status": "failed"}
+            return told | {"status": "failed", "named": []}
         return told | measured(job, run)
 
 
@@ -118,9 +118,12 @@ def measured(job: Job, run: ms.Run) -> dict[str, Any]:
 
 
 def _trained(job: Job, folder: Path, **more: Any) -> tuple[ms.Run | None, dict[str, Any]]:
-    path = folder / "run"
+    return _tried(lambda: ms.train(**job.flags() | more, run_dir=str(folder / "run")))
+
+
+def _tried(call: Callable[[], ms.Run]) -> tuple[ms.Run | None, dict[str, Any]]:
     try:
-        return ms.train(**job.flags() | more, run_dir=str(path)), {}
+        return call(), {}
     except UsageError:
         raise
     except Exception as error:  # what no user should ever see is a result as well
@@ -154,10 +157,12 @@ def _killed(job: Job, folder: Path) -> tuple[ms.Run | None, dict[str, Any]]:
     finally:
         process.kill()
     ended = process.wait()
-    run = resume(path, quiet=True)
+    run, told = _tried(lambda: resume(path, quiet=True))
+    if run is None:
+        return None, told
     alone, told = _trained(job, folder / "alone")
     if alone is None:
-        return run, told
+        return None, told
     same = same_figures(_rows(path), _rows(alone.path))
     return run, {"killed_at": round(share, 2), "killed": ended == -signal.SIGKILL, "exact": same}
 

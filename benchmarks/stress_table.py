@@ -33,7 +33,7 @@ def survived(entry: dict[str, Any]) -> bool:
 
 def explained(entry: dict[str, Any]) -> bool:
     """Whether the diagnosis names a right cause first."""
-    return entry["named"][:1] != [] and entry["named"][0] in BY_NAME[entry["condition"]].explained_by
+    return any(cause in BY_NAME[entry["condition"]].explained_by for cause in entry["named"][:1])
 
 
 def marks_of(entries: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], float]:

@@ -223,11 +223,12 @@ class GuardedAdam:
         return moments | {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken; what was not kept there, as norms that nobody watched, begins anew."""
         for name in MOMENTS:
             getattr(self, name).copy_(state[name])
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+            if name in state:
+                part.load_state_dict(state[name])
 
     def _mask_of_matrices(self) -> Tensor:
         """`(P,)` 1 for weight matrices, 0 for biases, gains and deviations, which decay would only distort."""

@@ -225,10 +225,10 @@ def test_python_m_is_the_command(tmp_path: Path) -> None:
 
 @pytest.fixture
 def blown_up(tmp_path: Path) -> Path:
-    """What is left of a run whose losses were no numbers any more after 5,000 steps."""
+    """What is left of a run whose losses were infinite after 5,000 steps."""
     run = tmp_path / "run"
     run.mkdir()
-    rows = [f"{100 * i},{i},{-20 + i / 10},{1.0 if i < 50 else 'nan'}" for i in range(1, 101)]
+    rows = [f"{100 * i},{i},{-20 + i / 10},{1.0 if i < 50 else 'inf'}" for i in range(1, 101)]
     (run / "metrics.csv").write_text("\n".join(["steps,seconds,charts/return,losses/critic", *rows, ""]))
     (run / "metadata.json").write_text('{"status": "running", "pid": 1, "steps": 10000, "total_steps": 20000}')
     return run

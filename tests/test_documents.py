@@ -11,6 +11,10 @@ import torch
 
 from marl_stable.cli import train_config
 from marl_stable.envs import factory
+from marl_stable.monitor import causes
+from marl_stable.monitor.case import CAUSES
+from marl_stable.monitor.symptoms import SYMPTOMS
+from marl_stable.monitor.table import SIGNALS
 from marl_stable.run import resume, train
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -66,3 +70,12 @@ def test_the_commands_of_the_document_are_understood() -> None:
     (command,) = re.findall(r"^marl-stable train (.*)$", BATCHED, re.MULTILINE)
     config = train_config(command.replace("'", "").replace('{"length": 30}', '{"length":30}').split())
     assert (config.env.id, config.env.kwargs) == ("together.py:Together", {"length": 30})
+
+
+def test_the_page_on_diagnosis_names_every_symptom_cause_and_signal() -> None:
+    assert causes.ROOMS  # importing it has registered them all
+    page = (DOCS / "diagnosis.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+    assert told - {"symptom", "cause", "signal"} == {look.__name__ for look in SYMPTOMS} | set(CAUSES) | set(SIGNALS)
+    for kind in CAUSES.values():
+        assert kind.remedy in page, kind.name

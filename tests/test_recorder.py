@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marl_stable.cli import EXIT, main
+from marl_stable.diagnosing import diagnose_run
 from marl_stable.interruption import Signals
 from marl_stable.investigate import baselines
 from marl_stable.monitor.recording import read_recording, row_type
+from marl_stable.monitor.table import Layers
 from marl_stable.recorder import Host, Labels, Recorder, labels
 from marl_stable.report.sinks import Sink
 from marl_stable.types import Discrete, EnvSpec, Group
@@ -58,20 +60,22 @@ def test_numbers_lie_under_their_names(tmp_path: Path):
     tags["stability/dormant/actor"] = {"team": np.array([0.25])}
     recorder.write(16, tags)
     told = read_recording(tmp_path / "r")
-    assert {tuple(x.where.values()): x.values.item() for name in told.signals() for x in told.series(name)} == {
-        ("team", "red"): 1.0,
-        ("team", "blue"): 2.0,
-        ("prey", "hare"): 7.0,
-        ("team", "actor", "hidden.0"): 0.25,
-        ("team", "actor", "final"): 4.0,
-    } | {("team", "actor", "hidden.0"): 0.25}
-    assert values(tmp_path / "r", "layer_grad", layer="hidden.0") == ([16], [3.0])
-    assert values(tmp_path / "r", "dormant", layer="hidden.0") == ([16], [0.25])
+    assert told.steps.tolist() == [16]
+    assert {(name, *x.where.values()): x.values.item() for name in told.signals() for x in told.series(name)} == {
+        ("reward_std", "team", "red"): 1.0,
+        ("reward_std", "team", "blue"): 2.0,
+        ("losses/critic", "team", "red"): 1.0,
+        ("losses/critic", "team", "blue"): 2.0,
+        ("losses/critic", "prey", "hare"): 7.0,
+        ("layer_grad", "team", "actor", "hidden.0"): 3.0,
+        ("layer_grad", "team", "actor", "final"): 4.0,
+        ("dormant", "team", "actor", "hidden.0"): 0.25,
+    }
 
 
 def test_labels_are_those_of_the_groups():
     spec = EnvSpec("toy", ("a", "b"), (Group("g", ("a", "b"), 3, Discrete(2), "team"),))
-    layers = {"g": {"actor": {"layer": ["final"]}}}
+    layers: dict[str, dict[str, Layers]] = {"g": {"actor": {"layer": ["final"]}}}
     assert labels(spec, layers) == Labels({"g": ("a", "b")}, layers)
 
 
@@ -273,6 +277,7 @@ def test_a_killed_run_leaves_a_recording_that_can_be_read_and_gone_on_with(tmp_p
     left = read_recording(run / "recording").steps.tolist()
     assert seen == left[: len(seen)]
     assert left == [48 * (i + 1) for i in range(len(left))]
+    assert diagnose_run(run)["checked"]
     (rows,) = (run / "recording").glob("*.bin")
     before = rows.read_bytes()
     whole = before[: len(before) // len(left) * len(left)]

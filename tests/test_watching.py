@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ RED, BLUE = (Group(name, (f"{name}_0", f"{name}_1"), 3, Discrete(2), name) for n
 SPEC = EnvSpec("toy", RED.agents + BLUE.agents, (RED, BLUE))
 
 
-def found(**groups: list[float]) -> dict[str, np.ndarray]:
+def found(**groups: Any) -> dict[str, np.ndarray]:
     return {name: np.array(x) for name, x in groups.items()}
 
 

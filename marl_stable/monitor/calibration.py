@@ -13,17 +13,13 @@ Measured on 100 series of 500 rows each; false alarms in percent of the series, 
     |z| > 8, 3 of 5                             0        1 (20)          1 (20)
     CUSUM k 1.5, h 50                           0             0        12 (320)
     change point, p < 0.01                      0             0               0
-    trend, |z| > 3                              1             0               0
-    oscillation, p < 0.01                       0             0               4
   found of shifts by 3 sigma at row 300, and the median delay
     CUSUM                          100%, 42 rows   94%, 44 rows    84%, 41 rows
     change point                            100%            93%              5%
   found of shifts by 12 sigma
     |z| > 8, 3 of 5                 100%, 3 rows   100%, 3 rows    100%, 3 rows
 
-`drop_after_peak` found falls by 5 deviations of a row in 200 rows in 100%, 87% and 100% of 60 curves each; it called
-no healthy rising curve collapsed, but 0%, 2% and 20% of those that had only ever wandered on one level. Of 100 rows the
-CUSUM finds almost no shift by 3 sigma (0 to 26%), the change point 98% of them if rows are independent.
+Of 100 rows the CUSUM finds almost no shift by 3 sigma (0 to 26%), the change point 98% of them if rows are independent.
 """
 
 from __future__ import annotations
@@ -42,14 +38,9 @@ Bools = NDArray[np.bool_]
 SIGMA = 1.4826  # of a normal distribution, in median absolute deviations
 Z_ALARM = 8.0  # robust sigmas; at 3 to 6 heavy tails alone alarm
 WINDOW = 500  # rows: a shift must not fill the window before the CUSUM has seen it (200 rows find half as many)
-LEVEL_ALARM = 5.0  # deviations of a level that rise and fall must exceed; 4 alarm on 5% of flat, independent curves
 BURN_IN = 30  # rows before the first z
 FLOOR = 1e-3  # least sigma, in units of the signal: for logarithms, 0.1% of the value
-MIN_ROWS = 10  # fewer rows say nothing about levels, trends and cycles
 CURVE = 3  # degree of the polynomial that stands for learning: rise, plateau and what lies between
-MAX_PAIRED = 1000  # rows of which Theil-Sen compares every pair
-MIN_STRENGTH = 0.25  # autocorrelation below which a cycle, however certain, is not what the series is about
-SURROGATES = 199  # so that p is at least 1/200
 
 
 class Shift(NamedTuple):
@@ -68,30 +59,6 @@ class ChangePoint(NamedTuple):
     after: float
     size: float
     p_value: float
-
-
-class Collapse(NamedTuple):
-    """A curve that lost `depth` of (peak - baseline) and stayed down from `onset_step` on."""
-
-    peak_step: int
-    onset_step: int
-    depth: float
-
-
-class Oscillation(NamedTuple):
-    """A period of `lag` rows at which the autocorrelation is `strength` (-1..1)."""
-
-    lag: int
-    strength: float
-    p_value: float
-
-
-class Trend(NamedTuple):
-    """Slope per step, the change over the whole series in sigmas of the noise, and its significance in deviations."""
-
-    slope: float
-    change: float
-    z: float
 
 
 def sigma(x: Floats) -> float:
@@ -168,7 +135,7 @@ def onset(outside: Bools, steps: NDArray[Any], reads: int = 3) -> int | None:
 
     Leave out rows that were not read: a gap neither ends nor makes a stay outside.
     """
-    _same_length(steps, outside)
+    check_lengths(steps, outside)
     first = np.flatnonzero(persistent(outside, reads, reads))
     return int(steps[first[0] - reads + 1]) if first.size else None
 
@@ -185,7 +152,7 @@ def autocorrelation_time(x: Floats) -> float:
         if count < 6 or np.ptp(rows) == 0:
             continue
         means = rows[rows.size - count * size :].reshape(count, size).mean(1)
-        rho = _lag_one(means)
+        rho = lag_one(means)
         longest = max(longest, size * float(means.var() / rows.var()) * (1 + rho) / (1 - rho))
     return min(longest, float(max(rows.size, 1)))
 
@@ -201,7 +168,7 @@ def change_point(x: Floats, p_limit: float = 0.01) -> ChangePoint | None:
     read = np.flatnonzero(~np.isnan(x))
     n, values = read.size, x[read]
     margin = max(5, n // 20)
-    ranks = _centred_ranks(values)
+    ranks = centred_ranks(values)
     if n < 2 * margin or not ranks.any():
         return None
     t = np.arange(margin, n - margin + 1)
@@ -209,12 +176,12 @@ def change_point(x: Floats, p_limit: float = 0.01) -> ChangePoint | None:
     cut = int(t[statistic.argmax()])
     left = np.concatenate([part - part.mean() for part in np.split(ranks, [cut])])
     p = _maximum_p(float(statistic.max()) / math.sqrt(autocorrelation_time(left)), margin / n)
-    if p > p_limit or np.abs(left).sum() >= np.abs(_detrended(ranks, CURVE)).sum():
+    if p > p_limit or np.abs(left).sum() >= np.abs(detrended(ranks, CURVE)).sum():
         return None
     before, after = float(np.median(values[:cut])), float(np.median(values[cut:]))
     level = np.repeat((before, after), (cut, n - cut))
     finite = np.isfinite(values) & np.isfinite(level)
-    size = _ratio(after - before, sigma(values[finite] - level[finite]))
+    size = in_sigmas(after - before, sigma(values[finite] - level[finite]))
     return ChangePoint(int(read[cut]), before, after, size, p) if abs(size) >= 1 else None
 
 
@@ -226,138 +193,38 @@ def _maximum_p(b: float, edge: float) -> float:
     return min(1.0, 4 * density / b + 2 * density * (b - 1 / b) * math.log((1 - edge) / edge))
 
 
-def drop_after_peak(
-    steps: NDArray[Any], values: Floats, baseline: float | None = None, min_depth: float = 0.3
-) -> Collapse | None:
-    """Whether a return curve fell from its peak and is still down at its end: peak, onset, depth; None if not.
-
-    Levels are running medians over 5% of the rows (at least 5); the noise is the robust deviation from the running
-    median over a fifth of them. Both the rise above `baseline` (default: the first rows; better: the random policy's
-    return) and the fall must exceed 5 deviations of a level, and the fall `min_depth` of the rise. The onset is the
-    first step from which the curve stays below the peak by a tenth of the fall and 1 deviation of the noise. A dip
-    from which it recovered is no collapse.
-    """
-    _same_length(steps, values)
-    read = np.isfinite(values)
-    steps, values = steps[read], values[read]
-    if values.size < MIN_ROWS:
-        return None
-    width = max(5, values.size // 20)
-    level = running_median(values, width)
-    rest = values - running_median(values, max(5, values.size // 5))
-    noise = sigma(rest)  # of one row; a level of `width` rows has less of it, by how far they are independent
-    limit = LEVEL_ALARM * noise * min(1.0, 1.25 * math.sqrt(autocorrelation_time(rest) / width))
-    peak, end = int(level.argmax()), float(np.median(values[-width:]))
-    rise = float(level[peak]) - (float(np.median(values[:width])) if baseline is None else baseline)
-    fall = float(level[peak]) - end
-    if min(rise, fall) <= limit or fall < min_depth * rise:
-        return None
-    up = np.flatnonzero(level >= level[peak] - max(0.1 * fall, noise))
-    return Collapse(int(steps[peak]), int(steps[min(up[-1] + 1, values.size - 1)]), fall / rise)
-
-
-def running_median(x: Floats, width: int) -> Floats:
-    """Median of the `width` rows around each (made odd); fewer at the ends, so that the last level is a late one."""
-    half = width // 2
-    level = np.empty(x.size)
-    if x.size > 2 * half:
-        windows = np.lib.stride_tricks.sliding_window_view(x, 2 * half + 1)
-        level[half : x.size - half] = np.median(windows, axis=1)
-    for t in (*range(min(half, x.size)), *range(max(half, x.size - half), x.size)):
-        level[t] = np.median(x[max(0, t - half) : t + half + 1])
-    return level
-
-
-def oscillation(values: Floats, p_limit: float = 0.01) -> Oscillation | None:
-    """The period of a cycling series: its best autocorrelation after the first negative one; None if none is sure.
-
-    On detrended ranks; at least 3 periods must fit, and the autocorrelation must reach 0.25. p is the share of AR(1)
-    series of the same length and lag-one autocorrelation (seeded, 199 of them) that cycle as strongly: red noise alone
-    wanders up and down.
-    """
-    ranks = _centred_ranks(values[~np.isnan(values)])
-    n = ranks.size
-    if n < MIN_ROWS or not ranks.any():
-        return None
-    ranks = _detrended(ranks, CURVE)
-    lag, strength = _best_lag(ranks)
-    if strength < MIN_STRENGTH:
-        return None
-    generator, rho = np.random.default_rng(0), max(0.0, _lag_one(ranks))
-    series = np.empty((n, SURROGATES))
-    series[0] = generator.standard_normal(SURROGATES) / math.sqrt(1 - rho * rho)
-    for t in range(1, n):
-        series[t] = rho * series[t - 1] + generator.standard_normal(SURROGATES)
-    stronger = sum(_best_lag(column)[1] >= strength for column in _detrended(series, CURVE).T)
-    p = (1 + stronger) / (1 + SURROGATES)
-    return Oscillation(lag, strength, p) if p <= p_limit else None
-
-
-def trend(steps: NDArray[Any], values: Floats) -> Trend:
-    """Theil-Sen slope per step, with its change over the series in sigmas of the residuals and its significance.
-
-    Say "rising" where z > 3 and change > 1, "falling" where z < -3 and change < -1. z is Spearman's rank correlation
-    with time over its deviation, widened by the autocorrelation time of the residuals. Beyond 1,000 rows every second,
-    third... is compared. Zeros where fewer than 10 finite rows. Source: Sen 1968; Yue & Wang 2004.
-    """
-    _same_length(steps, values)
-    read = np.isfinite(values)
-    time, y = steps[read].astype(np.float64), values[read]
-    if y.size < MIN_ROWS or np.ptp(time) == 0:
-        return Trend(0.0, 0.0, 0.0)
-    every = -(-y.size // MAX_PAIRED)
-    time, y = time[::every], y[::every]
-    early, late = np.triu_indices(y.size, 1)
-    apart = time[late] > time[early]
-    slope = float(np.median(((y[late] - y[early])[apart]) / (time[late] - time[early])[apart]))
-    change = _ratio(slope * float(time[-1] - time[0]), sigma(y - slope * time))
-    ranks, order = _centred_ranks(y), np.arange(y.size) - (y.size - 1) / 2
-    spread = math.sqrt(float((ranks**2).sum() * (order**2).sum()))
-    rho = float(ranks @ order) / spread if spread else 0.0
-    return Trend(slope, change, rho * math.sqrt((y.size - 1) / autocorrelation_time(_detrended(ranks, 1))))
-
-
-def _same_length(steps: NDArray[Any], values: NDArray[Any]) -> None:
+def check_lengths(steps: NDArray[Any], values: NDArray[Any]) -> None:
+    """Raise UsageError unless both are 1-d and of one length."""
     if steps.shape != values.shape or values.ndim != 1:
         raise UsageError(f"steps {steps.shape} and values {values.shape} must be 1-d and of one length")
 
 
-def _ratio(change: float, noise: float) -> float:
-    """In units of the noise; without noise, 0 or infinite."""
+def in_sigmas(change: float, noise: float) -> float:
+    """A change in units of the noise; without noise, 0 or infinite."""
     return change / noise if noise > 0 else math.copysign(math.inf, change) if change else 0.0
 
 
-def _centred_ranks(x: Floats) -> Floats:
+def centred_ranks(x: Floats) -> Floats:
     """Ranks minus their mean, ties shared: bounded, so that no outlier counts for more than its place."""
     _, place, count = np.unique(x, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(count) - (count - 1) / 2)[place] - (x.size + 1) / 2, dtype=np.float64)
 
 
-def _detrended(x: Floats, degree: int) -> Floats:
+def detrended(x: Floats, degree: int) -> Floats:
     """x `(n, ...)` without its least-squares polynomial; for bounded values (ranks)."""
     basis = np.linalg.qr(np.polynomial.legendre.legvander(np.linspace(-1, 1, len(x)), degree))[0]
     rest = np.asarray(x - basis @ (basis.T @ x))
     return np.where(np.abs(rest) > 1e-9 * np.abs(x).max(initial=0), rest, 0.0)  # what rounding leaves is no noise
 
 
-def _autocorrelation(x: Floats) -> Floats:
+def autocorrelation(x: Floats) -> Floats:
     """Autocorrelation at lags 0 to n - 1, zero for a constant; `(n,)`."""
     spectrum = np.fft.rfft(x - x.mean(), 2 * x.size)
     product = np.fft.irfft(spectrum * spectrum.conj())[: x.size]
     return np.asarray(product / product[0] if product[0] > 0 else np.zeros(x.size))
 
 
-def _lag_one(x: Floats) -> float:
+def lag_one(x: Floats) -> float:
     """Autocorrelation of neighbours; the mean and a fitted step or line bias it down by about (1 + 6 rho) / n."""
-    rho = float(_autocorrelation(x)[1])
+    rho = float(autocorrelation(x)[1])
     return min(max(0.0, rho + (1 + 6 * max(rho, 0.0)) / x.size), 1 - 1 / x.size)
-
-
-def _best_lag(x: Floats) -> tuple[int, float]:
-    """Lag of the highest autocorrelation after the first negative one, up to a third of the rows; 0 if none."""
-    r = _autocorrelation(x)[: x.size // 3 + 1]
-    negative = np.flatnonzero(r < 0)
-    if not negative.size:
-        return 0, 0.0
-    lag = int(negative[0] + r[negative[0] :].argmax())
-    return (lag, float(r[lag])) if lag < r.size - 1 else (0, 0.0)

@@ -127,7 +127,7 @@ def read_rows(file: Path, columns: int) -> NDArray[Any]:
     kind = row_type(columns)
     data = file.read_bytes() if file.exists() else b""
     rows = np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind)
-    return rows[rows["steps"] > 0]  # a power cut may leave zeros where a file had grown
+    return rows[np.diff(rows["steps"], prepend=-1) > 0]  # a power cut may leave zeros where a file had grown
 
 
 def segments(folder: Path) -> list[Path]:

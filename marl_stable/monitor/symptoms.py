@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from marl_stable.monitor import calibration
+from marl_stable.monitor import calibration, curves
 from marl_stable.monitor.case import Case
 from marl_stable.monitor.recording import Series
 
@@ -82,11 +82,11 @@ def no_learning(case: Case) -> Symptom | None:
     """
     steps, returns = curve(case)
     planned = case.facts.get("total_steps") or (steps[-1] if len(steps) else 0)
-    if _teams(case) > 1 or len(returns) < calibration.MIN_ROWS or steps[-1] < LATE * planned:
+    if _teams(case) > 1 or len(returns) < curves.MIN_ROWS or steps[-1] < LATE * planned:
         return None
     tenth, quarter = max(READS, len(returns) // 10), max(READS, len(returns) // 4)
     first, last = float(np.median(returns[:tenth])), float(np.median(returns[-quarter:]))
-    noise = calibration.sigma(returns - calibration.running_median(returns, max(5, len(returns) // 5)))
+    noise = calibration.sigma(returns - curves.running_median(returns, max(5, len(returns) // 5)))
     random = case.baseline("random")
     start = first if random is None else random
     constant = case.baseline("best_constant")
@@ -102,7 +102,7 @@ def curve(case: Case) -> tuple[NDArray[np.int64], calibration.Floats]:
     """Steps and returns: those of evaluations where they are enough for a curve, else of training episodes."""
     steps, returns = case.returns
     training = case.recording.series("charts/return")
-    if len(returns) >= calibration.MIN_ROWS or not training:
+    if len(returns) >= curves.MIN_ROWS or not training:
         return steps, returns
     alike = [series.values for series in training if len(series.steps) == len(training[0].steps)]
     return training[0].steps, np.mean(alike, axis=0)
@@ -113,7 +113,7 @@ def collapse_after_peak(case: Case) -> Symptom | None:
     steps, returns = case.returns
     if not len(returns):
         return None
-    found = calibration.drop_after_peak(steps, returns, case.baseline("random"))
+    found = curves.drop_after_peak(steps, returns, case.baseline("random"))
     if found is None:
         return None
     evidence = {"peak": float(np.nanmax(returns)), "now": float(returns[-1]), "share_lost": found.depth}
@@ -123,12 +123,12 @@ def collapse_after_peak(case: Case) -> Symptom | None:
 def diverging_loss(case: Case) -> Symptom | None:
     """The critic's loss has grown tenfold over its lowest level, and is still that high; or is infinite."""
     for loss in case.recording.series("losses/critic"):
-        if len(loss.values) < calibration.MIN_ROWS:
+        if len(loss.values) < curves.MIN_ROWS:
             continue
-        level = calibration.running_median(np.maximum(loss.values, 1e-30), 5)
+        level = curves.running_median(np.maximum(loss.values, 1e-30), 5)
         lowest = np.minimum.accumulate(level)
         since = _lasting(loss, ~(level < GROWN * lowest))
-        if since is not None and not calibration.trend(loss.steps, np.log(level)).z < 0:
+        if since is not None and not curves.trend(loss.steps, np.log(level)).z < 0:
             return Symptom(
                 "diverging_loss", since, _at(loss), {"loss": float(loss.values[-1]), "lowest": float(lowest[-1])}
             )
@@ -151,10 +151,10 @@ def non_finite(case: Case) -> Symptom | None:
 def oscillation(case: Case) -> Symptom | None:
     """The return cycles, more regularly than chance explains and by more than a fifth of what was gained."""
     steps, returns = case.returns
-    if len(returns) < 3 * calibration.MIN_ROWS:
+    if len(returns) < 3 * curves.MIN_ROWS:
         return None
     half = len(returns) // 2
-    found = calibration.oscillation(returns[half:])
+    found = curves.oscillation(returns[half:])
     gained = float(np.max(returns) - np.min(returns))
     swing = float(np.subtract(*np.percentile(returns[half:], [90, 10])))
     if found is None or swing < 0.2 * gained:

@@ -207,7 +207,8 @@ def test_a_training_that_crashes_is_a_result(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("marl_stable.train", crash)
     found = stress.perform(jobs(1)[0])
-    assert found == {"reason": "ZeroDivisionError: oh", "status": "failed"}
+    assert found == {"reason": "ZeroDivisionError: oh", "status": "failed", "named": []}
+    assert "| 0 of 1 |" in table([entry("clean", None, **found)])
 
 
 def test_the_table_shows_what_there_is() -> None:

@@ -1,4 +1,4 @@
-"""Faults of what agents do: F4, F5, F7 of the catalogue of failures, and exploration that never began.
+"""Faults of what agents do, and exploration that never began.
 
 A saturated or a constant policy is where many stories end. So both are told of only where a run is failing, and
 saturation only where nothing upstream explains it.

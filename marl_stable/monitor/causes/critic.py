@@ -1,10 +1,10 @@
-"""Faults of what critics learn: F13 of the catalogue of failures."""
+"""Faults of what critics learn."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from marl_stable.monitor import calibration
+from marl_stable.monitor import calibration, curves
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.recording import Series
 from marl_stable.monitor.symptoms import symptoms
@@ -51,7 +51,7 @@ def _far_from_returns(case: Case) -> list[Hit]:
         if at.sum() != len(mean.values) or len(spread.values) != len(mean.values) or spread.values.min() <= 0:
             continue
         gap = np.abs(value.values[at] - mean.values) / spread.values
-        grows = calibration.trend(error.steps, np.log(np.maximum(error.values, 1e-12)))
+        grows = curves.trend(error.steps, np.log(np.maximum(error.values, 1e-12)))
         if gap[-READS:].min() > APART and error.values[-READS:].min() > ERROR and grows.z > 3:
             since = calibration.onset(gap > APART, mean.steps, READS) or 0
             evidence = {"value_over_return": float(gap[-1]), "td_scale": float(error.values[-1])}

@@ -1,4 +1,4 @@
-"""Faults of what agents see: F11 and F23 of the catalogue of failures (scales, constants, what is not a number)."""
+"""Faults of what agents see: scales, constants, what is not a number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults between agents and their environment: F15, F22, F25 and F28 of the catalogue of failures.
+"""Faults between agents and their environment.
 
 Most of them are seen before the first update, by the preflight; what begins under way, by the recording.
 """
@@ -17,6 +17,7 @@ ALWAYS = 0.9  # share of episode ends
 SHORTEST_LIMIT = 10  # steps; shorter games have a last round, and no limit
 CUT = 0.5  # share of executed actions that the environment's bounds changed
 DEAD = 0.5  # share of an agent's dimensions without effect; simple tasks have one that was never used
+OUTSIDE = 3.0  # half-ranges from the centre
 PADDED = 0.005  # share of a living agent's observations that are all zero
 FEWEST_FEATURES = 4  # so that nothing seen at all is no common observation
 OFTEN = 0.5  # of the latest readings
@@ -68,11 +69,11 @@ def action_range_mismatch(case: Case) -> list[Hit]:
                 where = {"group": group, "dimension": found[kind][0]}
                 return [Hit(0.97, 0, where, {"dimensions": float(len(found[kind]))}, _says(kind))]
     for cut in case.recording.series("bound_clipped"):
-        since = onset(cut.values > CUT, cut.steps, READS)
-        if since is not None and cut.values[-READS:].min() > CUT:
+        means = case.recording.series("preactivation", **cut.where)
+        outside = bool(means) and float(means[0].values[0]) > OUTSIDE  # a policy that went there, not a range too small
+        if len(cut.values) >= READS and (cut.values > CUT).all() and not outside:
             says = "{share:.0%} of {who}'s actions are cut off at the bounds: the policy works outside them."
-            at = 0 if since <= cut.steps[0] else since
-            return [Hit(0.7, at, place(cut), {"share": float(cut.values[-1])}, says, {"algo.squash": True})]
+            return [Hit(0.7, 0, place(cut), {"share": float(cut.values[-1])}, says, {"algo.squash": True})]
     return []
 
 

@@ -1,4 +1,4 @@
-"""Faults of gradients: F1, F3 and F20 of the catalogue of failures (spikes, depth, memory).
+"""Faults of gradients: spikes, depth, memory.
 
 Adam divides gradients by their own size, so that none is too large or too small by itself. What counts is whether one
 gradient is all that Adam remembers, and how gradients compare from layer to layer.
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from marl_stable.monitor import calibration
+from marl_stable.monitor import calibration, curves
 from marl_stable.monitor.calibration import Bools, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.rates import STUNNED, Layer, is_idle, layers, learning_rate_too_low
@@ -31,7 +31,7 @@ OUTGROWN = 10.0  # gradient of what is remembered over that of other hidden laye
 REMEMBERED = 3.0  # by which a step of memory lengthens it; healthy cells stay near 1
 
 
-# ---- F1
+# ---- spikes
 
 
 @cause(
@@ -81,7 +81,7 @@ def _spiked(case: Case, peak: Series) -> Hit | None:
 
 def _usual(peak: Series) -> Floats:
     """`(n,)` median of the norms around each reading; never below what says something."""
-    return np.maximum(calibration.running_median(np.minimum(peak.values, INFINITE), AROUND), SMALLEST_NORM)
+    return np.maximum(curves.running_median(np.minimum(peak.values, INFINITE), AROUND), SMALLEST_NORM)
 
 
 def _lonely(high: Bools) -> Bools:
@@ -102,7 +102,7 @@ def _stunned(case: Case, peak: Series, spikes: Any) -> tuple[float | None, int]:
     return None, int(spikes[0])
 
 
-# ---- F3
+# ---- depth
 
 
 @cause(
@@ -159,7 +159,7 @@ def _dead_or_saturated(case: Case, where: dict[str, Any]) -> bool:
     return dead or any(np.median(series.values[-READS:]) > 0.5 for series in bound)
 
 
-# ---- F20
+# ---- memory
 
 
 @cause(

@@ -1,4 +1,4 @@
-"""Faults of networks: F2, F12 and F21 of the catalogue of failures (activations that grow, dead units, BatchNorm)."""
+"""Faults of networks: activations that grow, dead units, BatchNorm."""
 
 from __future__ import annotations
 

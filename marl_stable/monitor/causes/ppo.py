@@ -1,4 +1,4 @@
-"""Faults of PPO's own: F6, F17 and F18 of the catalogue of failures (ratios, units of values, entropy)."""
+"""Faults of PPO's own: ratios, units of values, entropy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SAYS = (
 HARMED = ("no_learning", "repeated_action", "collapse_after_peak", "identical_agents")
 
 
-# ---- F17
+# ---- ratios
 
 
 @cause(
@@ -68,7 +68,7 @@ def _few_samples(case: Case) -> list[Hit]:
     return []
 
 
-# ---- F18
+# ---- units of values
 
 
 @cause(
@@ -139,7 +139,7 @@ def _senseless(case: Case, seen: Bias) -> bool:
     return any(np.median(series.values[len(series.values) // 2 :]) < SENSELESS for series in explained)
 
 
-# ---- F6
+# ---- entropy
 
 
 @cause(

@@ -1,4 +1,4 @@
-"""Steps that are too long or too short: F14 of the catalogue of failures.
+"""Steps that are too long or too short.
 
 Adam divides gradients by their own size, so that how far weights move hangs on the rate alone.
 """
@@ -22,6 +22,7 @@ USUAL_STEP = 3e-3  # at which a proposed rate aims
 ALMOST_ALL = 0.995  # of a matrix is new: how small it was before is not known
 GREW, ALIKE = 1.5, 0.05  # layers that grew by one and the same factor were multiplied, not moved by gradients
 HUGE_KL = 1.0  # nats per update: not at all the policy that collected
+UNEQUAL = 0.01  # |ratio - 1| before the first step
 TRAVELLED, NOWHERE = 0.1, 0.02  # of the weights, in a whole run: less is not enough to learn; is nothing at all
 IDLE = 0.01  # of Adam's usual direction
 LATE, ENOUGH = 0.25, 10  # of the run, and readings, before that can be said
@@ -118,7 +119,7 @@ def _too_fast(case: Case, network: Network) -> Hit | None:
     sizes = _step_sizes(case, network)
     fast = np.flatnonzero(sizes > FAST)
     if not len(fast):
-        return None
+        return _too_far(case, network)
     onset = int(network.steps[fast[0]])
     kl = _largest_kl(case, onset) if network.where.get("network") == "actor" else 0.0
     ill = bool(symptoms(case))
@@ -127,6 +128,23 @@ def _too_fast(case: Case, network: Network) -> Hit | None:
     evidence = {"step_over_weights": float(sizes.max())} | ({"approx_kl": kl} if kl else {})
     at = 0 if fast[0] == np.flatnonzero(network.moved > 0)[0] else onset
     return Hit(0.9 if ill else 0.6, at, network.where, evidence, config=_proposed(case, network, float(sizes.max())))
+
+
+def _too_far(case: Case, network: Network) -> Hit | None:
+    """Steps that look usual by the weights, and yet make another policy of it: through many layers they multiply."""
+    said = case.recording.series("losses/approx_kl", group=network.where.get("group"))
+    moved = case.recording.series("update_ratio", **network.where)
+    if network.where.get("network") != "actor" or not said or not moved or not symptoms(case):
+        return None
+    kl = said[0]
+    far = calibration.persistent(kl.values > HUGE_KL, 2, READS)
+    if not far.any() or any((s.values > UNEQUAL).any() for s in case.recording.series("first_ratio")):
+        return None  # where ratios are not 1 before the first step, they say nothing of steps
+    first = int((kl.values > HUGE_KL).argmax())
+    says = "Each update makes another policy of the {network} of {who}: up to {approx_kl:.2g} nats, where 0.03 is much."
+    evidence = {"approx_kl": float(kl.values.max()), "step_over_weights": float(moved[0].values.max())}
+    rate = _proposed(case, network, 10 * USUAL_STEP)
+    return Hit(0.85, 0 if first == 0 else int(kl.steps[first]), network.where, evidence, says, rate)
 
 
 def _step_sizes(case: Case, network: Network) -> Floats:

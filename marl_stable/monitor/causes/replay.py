@@ -1,4 +1,4 @@
-"""Faults of what is learned from long after it was collected: F19 of the catalogue of failures.
+"""Faults of what is learned from long after it was collected.
 
 Neither the age of data nor the ratio of errors on old and new tells: a run that has solved its task errs 3.4 times as
 much on what it did at first, and rightly keeps it. What tells is whether the newest data are those that were collected.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from marl_stable.monitor import calibration
+from marl_stable.monitor import calibration, curves
 from marl_stable.monitor.calibration import Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 
@@ -37,10 +37,10 @@ def stale_replay(case: Case) -> list[Hit]:
         learning = paid.steps >= mean.steps[0]  # before the first update nothing was learned from
         steps, collected = paid.steps[learning], paid.values[learning]
         unit = _early(noise.values)
-        if min(len(mean.values), len(collected)) < calibration.MIN_ROWS or min(unit, _early(spread.values)) <= 0:
+        if min(len(mean.values), len(collected)) < curves.MIN_ROWS or min(unit, _early(spread.values)) <= 0:
             continue
         moved, followed = _change(collected) / unit, _change(mean.values) / _early(spread.values)
-        scatter = calibration.sigma(collected - calibration.running_median(collected, 5)) / unit
+        scatter = calibration.sigma(collected - curves.running_median(collected, 5)) / unit
         if abs(moved) > max(MOVED, CERTAIN * scatter) and abs(followed) < LEFT_BEHIND * abs(moved):
             off = np.abs(collected - _early(collected)) > MOVED * unit
             since = calibration.onset(off, steps) or int(steps[0])

@@ -1,4 +1,4 @@
-"""Faults of what agents are paid: F8, F9, F16 and F23 of the catalogue of failures.
+"""Faults of what agents are paid.
 
 Scales are judged by returns before anything was learned: what a learned policy is paid varies less, as it should.
 """

@@ -1,4 +1,4 @@
-"""A task that changes under way: F16 of the catalogue of failures.
+"""A task that changes under way.
 
 What is paid has to leap from one reading to the next, and by more than learning can do: in healthy runs the steepest
 readings lie up to 13 robust deviations apart.

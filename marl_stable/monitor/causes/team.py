@@ -1,4 +1,4 @@
-"""Faults between agents of a team: F24 of the catalogue of failures, and agents that cannot be told apart."""
+"""Faults between agents of a team, and agents that cannot be told apart."""
 
 from __future__ import annotations
 

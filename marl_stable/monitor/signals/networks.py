@@ -40,9 +40,9 @@ def effective_rank(h: Tensor, apart: bool, alive: Tensor | None = None) -> Tenso
     product = h.mT @ h
     finite = product.isfinite().flatten(1).all(-1)
     product = product / product.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(TINY)[:, None, None]  # huge ones fail
-    try:
-        square: Tensor = torch.linalg.eigvalsh(product.nan_to_num(0.0, 0.0, 0.0))  # raises for what is not finite
-    except torch.linalg.LinAlgError:  # no convergence: a figure is not worth a training
+    try:  # in float32 it fails on an ordinary layer half of whose units are dead
+        square: Tensor = torch.linalg.eigvalsh(product.nan_to_num(0.0, 0.0, 0.0).double()).to(h.dtype)
+    except RuntimeError:  # no convergence: a figure is not worth a training
         return torch.full_like(product.sum(), torch.nan)
     rounding = square.amax(-1, keepdim=True) * square.shape[-1] * torch.finfo(square.dtype).eps
     singular = torch.where(square > rounding, square, 0.0).sqrt()
