@@ -6,6 +6,7 @@ Needs no torch, so that it answers at once.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from marl_stable.report.files import replace_file, to_json
 from marl_stable.report.metrics import read_metrics
 from marl_stable.types import UsageError
 
+POISONED = {"losses/critic": math.inf, "losses/actor": math.inf}
+"""Losses that are written as nan: a recording's NaN would say that they were not read."""
 FACTS = ("status", "total_steps", "steps", "baselines", "preflight", "contributions", "spec")
 
 
@@ -48,7 +51,7 @@ def write_diagnosis(path: Path, found: Mapping[str, Any]) -> None:
 def _metrics(folder: RunFolder) -> dict[str, list[float]]:
     """Empty where metadata show that this is a run whose metrics.csv was not begun, or lost its first line."""
     try:
-        return read_metrics(folder.metrics)
+        return read_metrics(folder.metrics, POISONED)
     except UsageError:
         if not (folder.path / METADATA).exists():
             raise

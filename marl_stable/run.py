@@ -158,6 +158,7 @@ def _reload(folder: RunFolder, total_steps: int | None, quiet: bool) -> tuple[Tr
     rings = training.agent.rings()
     ReplayFiles(folder.replay, rings).load(rings)
     folder.begin(configs.write(config), total_steps=config.total_steps)
+    folder.diagnosis.unlink(missing_ok=True)  # it was of the run as it stood
     return training, warning
 
 

@@ -48,6 +48,7 @@ WITHOUT_TORCH = (
     "marl_stable.envs.pettingzoo",
     "marl_stable.envs.worker",
     "marl_stable.envs.workers",
+    "marl_stable.diagnosing",
     "marl_stable.cli",
 )
 

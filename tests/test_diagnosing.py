@@ -315,3 +315,11 @@ def test_where_nothing_is_watched_nothing_is_recorded_but_the_run_can_be_diagnos
     assert not (run / "diagnosis.json").exists()
     assert main(["diagnose", str(run)]) == 0
     assert capsys.readouterr().out.startswith(f"{run}: ")
+
+
+def test_losses_that_became_nan_are_seen_in_a_metrics_csv_alone(tmp_path: Path) -> None:
+    rows = [f"{100 * i},{i},{'nan' if i > 10 else 0.5},-10.0" for i in range(1, 21)]
+    (tmp_path / "metrics.csv").write_text("\n".join(["steps,seconds,losses/critic,charts/return", *rows, ""]))
+    found = diagnose_run(tmp_path)
+    assert "non_finite" in found["symptoms"]
+    assert found["verdict"] == "failing"

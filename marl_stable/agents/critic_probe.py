@@ -84,15 +84,16 @@ def critic_signals(
     with torch.no_grad():
         q = x.critic(x.critic_input(drawn.obs, drawn.action, now))[0]  # (N, A)
         next_q = x.target_critic(x.critic_input(drawn.next_obs, next_action, then))
-        error = td_target(drawn.reward, next_q, drawn.terminated, gamma, x.terminal_value()) - q
+        error = td_target(drawn.reward, next_q, drawn.terminated, gamma, x.scale.terminal_value()) - q
         alive, ended = drawn.alive > 0, x.replay.ended.flatten(0, 1).index_select(0, at.rows[last])
-        reward, value, next_value = x.raw_reward(drawn.reward), x.raw_value(q), x.raw_value(next_q.amin(0))
+        reward, value = x.scale.raw_reward(drawn.reward), x.scale.raw_value(q)
+        next_value = x.scale.raw_value(next_q.amin(0))
         parts = (*(y[last] for y in (reward, value, next_value, drawn.terminated)), ended, alive[last])
         flow = values.Flow._make(y.unflatten(0, shape) for y in parts)
         found = values.value_signals(values.judged(flow, gamma, turn_based))
         found |= values.infeasible(next_value[probe], alive[probe], x.history.low, x.history.high, gamma)
         found |= values.age_ratio(error[old], error[new], alive[old], alive[new])
-    spread = found["stability/return_std"] / x.reward_unit()
+    spread = found["stability/return_std"] / x.scale.unit()
     return found | _action_signals(x, _part(drawn, probe), _part(now, probe), q[probe], spread)
 
 

@@ -16,7 +16,8 @@ from marl_stable.agents import behaviour
 from marl_stable.agents.config import MADDPGConfig
 from marl_stable.agents.ddpg import actor_loss, critic_loss, td_target
 from marl_stable.agents.figures import collected, diversity
-from marl_stable.agents.group_learner import REWARD_CLIP, GroupLearner, step_stats
+from marl_stable.agents.group_learner import GroupLearner, step_stats
+from marl_stable.agents.reward_scale import RewardScale
 from marl_stable.buffers import Replay
 from marl_stable.monitor.signals.data import History, Recent
 from marl_stable.monitor.signals.rows import spread
@@ -26,9 +27,6 @@ from marl_stable.networks.batchnorm import BatchNorms
 from marl_stable.networks.heads import Differentiable
 from marl_stable.optim import flatten, polyak
 from marl_stable.types import Group
-
-TINY = 1e-12
-FARTHEST_END = 1e3  # units of reward; an end worth more drowns all else, so rewards are then not centred
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -78,6 +76,8 @@ class DDPGLearner(GroupLearner):
         and copies of the replay; `init` draws the first weights."""
         super().__init__(group, config, joint is not None, device)
         self.config = c = config
+        assert isinstance(c.gamma, float)
+        self.scale = RewardScale(self.reward_norm, c.gamma, c.normalize_reward)
         agents, share = len(group.agents), c.share
         self.actor = DeterministicActor(group, c.actor_network.over(c.network), share, init).to(device)
         size, count, network = self.actor.outputs, 2 if c.twin_critics else 1, c.critic_network.over(c.network)
@@ -133,50 +133,11 @@ class DDPGLearner(GroupLearner):
         return Drawn(
             self.normalized(raw.obs),
             self.actor.encoded(raw.action),
-            self._scaled(raw.reward),
+            self.scale.normalized(raw.reward),
             self.normalized(raw.next_obs),
             raw.terminated,
             raw.alive.to(torch.float32),
         )
-
-    def _scaled(self, reward: Tensor) -> Tensor:
-        """`(B, A)` rewards in deviations from their mean, or from 0 where an end would then be too far away."""
-        if not self.config.normalize_reward:
-            return reward
-        norm = self.reward_norm
-        return torch.where(self._centred(), norm(reward), (reward / norm.divisor).clamp(-REWARD_CLIP, REWARD_CLIP))
-
-    def _centred(self) -> Tensor:
-        return self._end().abs() < FARTHEST_END
-
-    def _end(self) -> Tensor:
-        gamma = self.config.gamma
-        assert isinstance(gamma, float)
-        return -self.reward_norm.offset / self.reward_norm.divisor / max(1 - gamma, TINY)
-
-    def terminal_value(self) -> Tensor:
-        """`(A,)` what lies beyond an end, rewards of 0 for ever, in units of the normalised reward."""
-        if not self.config.normalize_reward:
-            return torch.zeros_like(self.reward_norm.offset)
-        return torch.where(self._centred(), self._end(), 0.0)
-
-    def reward_unit(self) -> Tensor:
-        """`(A,)` what a normalised reward of 1, or a value of 1, is in raw reward."""
-        return self.reward_norm.divisor if self.config.normalize_reward else torch.ones_like(self.reward_norm.divisor)
-
-    def raw_reward(self, reward: Tensor) -> Tensor:
-        """Normalised rewards `(..., A)` in raw units."""
-        return reward * self.reward_unit() + self._centre()
-
-    def raw_value(self, value: Tensor) -> Tensor:
-        """Values `(..., A)`, sums of normalised rewards, in raw units."""
-        gamma = self.config.gamma
-        assert isinstance(gamma, float)
-        return value * self.reward_unit() + self._centre() / max(1 - gamma, TINY)
-
-    def _centre(self) -> Tensor:
-        centred = self._centred() if self.config.normalize_reward else torch.zeros_like(self._centred())
-        return torch.where(centred, self.reward_norm.offset, 0.0)
 
     # ---- learning
 
@@ -186,7 +147,7 @@ class DDPGLearner(GroupLearner):
         assert isinstance(c.gamma, float)
         with torch.no_grad():
             next_q = self.target_critic(self.critic_input(drawn.next_obs, next_action, then))  # (K, B, A)
-            target = td_target(drawn.reward, next_q, drawn.terminated, c.gamma, self.terminal_value())
+            target = td_target(drawn.reward, next_q, drawn.terminated, c.gamma, self.scale.terminal_value())
         with self.critic_norms.learning(self._critic_rows(drawn.alive)):
             q = self.critic(self.critic_input(drawn.obs, drawn.action, now))
         loss = critic_loss(q, target, drawn.alive, c.huber, share=self.central or c.share)

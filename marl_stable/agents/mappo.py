@@ -41,8 +41,7 @@ class MAPPO:
         refuse: bool = True,
         watch: bool = True,
     ) -> None:
-        """`config.gamma` must be a number by now. `refuse`: bad gradients do not move their network; `watch`: spikes are
-        counted."""
+        """`config.gamma` must be a number by now. `refuse`: bad gradients move nothing; `watch`: spikes are counted."""
         self.spec, self.config, self.num_envs = spec, config, num_envs
         self.rollout_steps = max(1, config.batch_size // num_envs)
         self.generator = torch.Generator(device).manual_seed(seed + DRAWS)

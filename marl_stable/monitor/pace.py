@@ -16,7 +16,7 @@ from marl_stable.monitor.table import NETWORKS
 Host = Mapping[str, Mapping[str, NDArray[np.float64]]]
 """tag -> group -> numbers of one iteration."""
 
-# Runs that learned stayed below 0.02; 0.2, but for one first batch at 77; 0.3, and 0.73 at ten times the usual rate.
+# Runs that learned stayed below 0.02; 0.2, but for first batches at 77; 0.3, and 0.73 at ten times the usual rate.
 LONGEST_STEP = 0.1  # of the weights, rms to rms
 LARGEST_KL = 0.5  # nats per update
 LARGEST_CHANGE = 0.85  # of the weights within an iteration, rms to rms, in the matrix that changed least

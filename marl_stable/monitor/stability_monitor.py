@@ -40,7 +40,7 @@ class StabilityMonitor:
 
     def __init__(
         self,
-        every: int = 50,
+        every: int = 100,
         *,
         gamma: float | None = 0.99,
         num_actions: int | None = None,
@@ -69,6 +69,7 @@ class StabilityMonitor:
         self._kind = Actions(num_actions, *bounds)
         self._figures = Figures(self._kind, gamma)
         self._networks: dict[str, WatchedNetwork] = {}
+        self._unhooked: list[WatchedNetwork] = []  # without an optimiser
         self._usual: dict[str, deque[float]] = {}  # log gradient norms
         self._window = Window(self.agents)
         self._journal = Journal()
@@ -82,7 +83,9 @@ class StabilityMonitor:
         """
         if name in self._networks or name in ("figures", "numbers"):
             raise UsageError(f"watch({name!r}): this name is taken; give every network its own.")
-        self._networks[name] = WatchedNetwork(name, module, optimizer)
+        self._networks[name] = network = WatchedNetwork(name, module, optimizer)
+        if optimizer is None:
+            self._unhooked.append(network)
         self._usual[name] = deque(maxlen=reading.HISTORY)
         if self.every == 1:
             self._networks[name].look()
@@ -101,6 +104,7 @@ class StabilityMonitor:
         terminated: Any = None,
         truncated: Any = None,
         episode_return: Any = None,
+        episode_length: Any = None,
         entropy: Any = None,
         approx_kl: Any = None,
         log_ratio: Any = None,
@@ -119,23 +123,27 @@ class StabilityMonitor:
         data from which nothing was learned yet. `greedy_action` is in the units of the bounds; `preactivation` is what
         a tanh is given. `steps` counts the environment's steps; where it is left out, calls are counted.
         """
-        numbers = {"losses/entropy": entropy, "losses/approx_kl": approx_kl, "charts/return": episode_return}
-        numbers["losses/critic" if q is not None and not losses.keys() & LOSSES.keys() else "losses/loss"] = loss
+        window = self._window
+        tag = "losses/critic" if q is not None and not losses.keys() & LOSSES.keys() else "losses/loss"
+        for name, x in ((tag, loss), ("losses/entropy", entropy), ("losses/approx_kl", approx_kl)):
+            if x is not None:
+                window.take_number(name, x)
         for name, x in losses.items():
-            numbers[f"losses/{LOSSES.get(name, name)}"] = x
-        for tag, x in numbers.items():
             if x is not None:
-                self._window.take_number(tag, x)
+                window.take_number("losses/" + LOSSES.get(name, name), x)
+        for name, x in (("charts/return", episode_return), ("charts/episode_length", episode_length)):
+            if x is not None:
+                window.take_number(name, x)
+        if grad_norm is not None:
+            for name, x in (grad_norm if isinstance(grad_norm, dict) else {"": grad_norm}).items():
+                window.take_number(reading.CLIPPING + name, x)
+        if log_ratio is not None:
+            window.take_log_ratio(log_ratio, first_minibatch)
         arrays = {"reward": reward, "value": q if value is None else value, "done": done, "terminated": terminated}
-        arrays |= {"truncated": truncated, "log_ratio": log_ratio, "observation": observation, "action": action}
-        arrays |= {"logits": logits, "greedy_action": greedy_action, "preactivation": preactivation}
-        given = {name: x for name, x in arrays.items() if x is not None}
-        if given:
-            self._window.take(given, first_minibatch)
-        norms = grad_norm if isinstance(grad_norm, Mapping) else {"": grad_norm}
-        for name, x in norms.items():
-            if x is not None:
-                self._window.take_number(reading.CLIPPING + name, x)
+        arrays |= {"truncated": truncated, "observation": observation, "action": action, "logits": logits}
+        arrays |= {"greedy_action": greedy_action, "preactivation": preactivation}
+        if given := {name: x for name, x in arrays.items() if x is not None}:
+            window.take(given)
         self._go_on(steps)
 
     def report(self) -> dict[str, Any]:
@@ -163,7 +171,7 @@ class StabilityMonitor:
     # ---- a reading
 
     def _go_on(self, steps: int | None) -> None:
-        for network in self._networks.values():
+        for network in self._unhooked:
             network.after()
         self._calls, self._count = self._calls + 1, self._count + 1
         if self._calls >= self.every:
@@ -196,8 +204,7 @@ class StabilityMonitor:
         discrete = self._kind.low is None
         action: dict[str, Any] = {"n": self._kind.n or 0} if discrete else {"low": [], "high": []}
         group = {"name": reading.GROUP, "agents": list(self.agents), "team": "team", "action": action}
-        known = self._random_return
-        random = None if known is None else {"return": known, "ci95": [known, known]}
         facts: dict[str, Any] = {"steps": steps, "spec": {"agents": list(self.agents), "groups": [group]}}
-        facts["baselines"] = {"random": random, "best_constant": None}
+        if (known := self._random_return) is not None:
+            facts["baselines"] = {"random": {"return": known, "ci95": [known, known]}, "best_constant": None}
         return facts | ({} if self._total_steps is None else {"total_steps": self._total_steps})

@@ -72,8 +72,9 @@ class MetricsFile:
         self._file.begin(_header(self._columns), (b",".join(row[i] for i in used) + b"\n" for row in rows))
 
 
-def read_metrics(path: Path) -> dict[str, list[float]]:
-    """The columns of a metrics.csv, also of one being written; an empty cell is nan.
+def read_metrics(path: Path, for_nan: Mapping[str, float] | None = None) -> dict[str, list[float]]:
+    """The columns of a metrics.csv, also of one being written; an empty cell is nan, and so is a written one but for
+    columns that `for_nan` has another number for.
 
     Raises UsageError where `path` is no metrics.csv.
     """
@@ -86,7 +87,11 @@ def read_metrics(path: Path) -> dict[str, list[float]]:
         ) from None
     if columns[:2] != FIRST_COLUMNS:
         raise UsageError(f"{path} is no metrics.csv: its first columns are not steps,seconds; name a run folder.")
-    return {tag: [_number(row[i]) for row in rows] for i, tag in enumerate(columns)}
+    written = for_nan or {}
+    return {
+        tag: [written[tag] if tag in written and row[i] == b"nan" else _number(row[i]) for row in rows]
+        for i, tag in enumerate(columns)
+    }
 
 
 def _rows(path: Path, width: int) -> Iterator[bytes]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from marl_stable.agents.config import default_config, without_measures
-from marl_stable.agents.ddpg_learner import DDPGLearner
 from marl_stable.agents.maddpg import MADDPG
+from marl_stable.agents.reward_scale import RewardScale
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.probe import Aim, Allowed, Ending, Endless, Match, Probe, Recall, Relay, Roles, Silence
 from marl_stable.types import Discrete, EnvSpec, Group, PerGroup, Step
@@ -163,5 +163,5 @@ def test_normalised_rewards_leave_the_best_policy_as_it_is_where_episodes_end(
     """For ever costs 5 and leaving 2, so one leaves; for ever brings 5 and leaving 3, so one stays."""
     assert leaves(stay, leave, normalize=False) is best
     assert leaves(stay, leave, normalize=True) is best
-    monkeypatch.setattr(DDPGLearner, "terminal_value", lambda self: torch.zeros(1))
+    monkeypatch.setattr(RewardScale, "terminal_value", lambda self: torch.zeros(1))
     assert leaves(stay, leave, normalize=True) is not best  # or the game would prove nothing

@@ -171,7 +171,7 @@ def test_the_critic_goes_to_the_target_that_target_networks_give(algo: str, shar
         seen = then.seen() if central else torch.cat([d.next_obs, a], dim=2)
         q = learner.critic(now.seen() if central else torch.cat([d.obs, d.action], dim=2))
         assert len(q) == (2 if algo == "matd3" else 1)
-        target = td_target(d.reward, learner.target_critic(seen), d.terminated, 0.9, learner.terminal_value())
+        target = td_target(d.reward, learner.target_critic(seen), d.terminated, 0.9, learner.scale.terminal_value())
         expected = critic_loss(q, target, d.alive, 1.0, central or share)
         torch.testing.assert_close(losses[0], expected)
         assert not torch.equal(learner.target_critic(seen), learner.critic(seen))
@@ -357,40 +357,6 @@ def test_without_the_guard_nothing_is_refused():
     agent.learners["agent"].replay.reward[:, :, 1] = torch.nan
     update(agent)
     assert weights(agent)["agent"]["critic"].isnan().any()
-
-
-# ---- rewards in units of their deviation
-
-
-def with_rewards(reward: Tensor, **settings: Any) -> DDPGLearner:
-    """The learner of one agent that has seen the rewards `(N,)`."""
-    env = Match(1, CPU)
-    learner = make_ddpg(env, **settings).learners["agent"]
-    learner.reward_norm.update(reward.reshape(-1, 1))
-    return learner
-
-
-def test_what_lies_beyond_an_end_is_a_reward_of_nothing_for_ever():
-    learner = with_rewards(3 + 2 * torch.randn(1000, generator=torch.Generator().manual_seed(1)))
-    rewards = torch.tensor([[3.0], [5.0], [0.0]])
-    scaled = learner._scaled(rewards)
-    torch.testing.assert_close(scaled, torch.tensor([[0.0], [1.0], [-1.5]]), atol=0.1, rtol=0)
-    torch.testing.assert_close(learner.terminal_value(), scaled[2] / (1 - 0.9))
-
-
-@pytest.mark.parametrize("gamma", [1.0, 0.999999])
-def test_an_end_too_far_away_is_not_centred_on(gamma: float):
-    learner = with_rewards(3 + 2 * torch.randn(1000, generator=torch.Generator().manual_seed(1)), gamma=gamma)
-    assert learner.terminal_value() == 0
-    torch.testing.assert_close(
-        learner._scaled(torch.tensor([[0.0], [4.0]])), torch.tensor([[0.0], [2.0]]), atol=0.1, rtol=0
-    )
-
-
-def test_raw_rewards_are_raw():
-    learner = with_rewards(torch.full((10,), 5.0), normalize_reward=False)
-    assert learner.terminal_value() == 0
-    assert learner._scaled(torch.tensor([[123.0]])) == 123
 
 
 # ---- state

@@ -252,11 +252,11 @@ def test_errors_in_raw_units_are_those_of_the_critic(algo: str, normalize: bool)
     with torch.no_grad():
         q = x.critic(x.critic_input(d.obs, d.action, now))[0]
         next_q = x.target_critic(x.critic_input(d.next_obs, next_action["g"], then))
-    error = td_target(d.reward, next_q, d.terminated, 0.9, x.terminal_value()) - q
-    ahead = x.raw_value(next_q.amin(0)).masked_fill(d.terminated, 0.0)
-    raw = x.raw_reward(d.reward) + 0.9 * ahead - x.raw_value(q)
+    error = td_target(d.reward, next_q, d.terminated, 0.9, x.scale.terminal_value()) - q
+    ahead = x.scale.raw_value(next_q.amin(0)).masked_fill(d.terminated, 0.0)
+    raw = x.scale.raw_reward(d.reward) + 0.9 * ahead - x.scale.raw_value(q)
     assert d.terminated.any()
-    torch.testing.assert_close(raw, error * x.reward_unit(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(raw, error * x.scale.unit(), rtol=1e-3, atol=1e-4)
 
 
 def test_a_critic_is_compared_with_returns_that_go_on_behind_a_time_limit():

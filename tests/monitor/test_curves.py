@@ -14,7 +14,6 @@ from marl_stable.monitor.curves import drop_after_peak, oscillation, running_med
 from marl_stable.types import UsageError
 from tests.monitor.series import KINDS, ROWS, autoregressive, healthy, learning
 
-
 # Collapse
 
 

@@ -1,16 +1,17 @@
 """A network of anyone's loop and its optimiser: gradients, steps, weights and activations as signals.
 
 Shapes: P parameters (as tensors), L weight matrices, N rows, H units. Everything stays on the device. Gradients are
-read when the optimiser begins its step, where it is known; weights at a reading.
+read when the optimiser begins its step, where it is known: at each step one norm of all of them, and those of single
+layers only right before a reading; weights at a reading.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors
 from torch.utils.hooks import RemovableHandle
 
 from marl_stable.monitor.own_loop.activations import Activations
@@ -18,6 +19,7 @@ from marl_stable.monitor.signals import networks
 from marl_stable.types import UsageError
 
 FROZEN = 10.0  # a weight whose gradients are within so many eps of nothing hardly moves
+COPIED = 1_000_000  # numbers that are sooner copied into one row than measured one by one
 LOOK_EVERY = 16  # steps, where a call of the loop is many of them
 SECOND_MOMENTS = ("exp_avg_sq", "square_avg")  # of Adam and its kin, of RMSprop
 
@@ -34,7 +36,10 @@ class WatchedNetwork:
         self._at = [i for i, p in enumerate(self.parameters) if p.dim() > 1]  # weight matrices
         self.layers = [_layer(part) for part, p in named.items() if p.dim() > 1]
         self.activations = Activations(module)
-        self.norms: list[Sequence[Tensor]] = []  # of each step since the last reading, () for each gradient
+        small = sum(p.numel() for p in self.parameters) <= COPIED
+        self._compact = small and len({p.dtype for p in self.parameters}) == 1
+        self._norm = _norm_of_copy if self._compact else _norm_of_each
+        self.norms: list[Tensor] = []  # () of all gradients together, of each step since the last reading
         self._last = self._copies()  # weights at the last reading
         self._before: list[Tensor] | None = None  # weights before a step that is looked at
         self._moved: Tensor | None = None  # () how far such a step went
@@ -77,14 +82,15 @@ class WatchedNetwork:
             self._moved, self._before = torch.linalg.vector_norm(torch.stack(self._changes(self._before))), None
 
     def _read_gradients(self) -> None:
-        named = [(i, p.grad) for i, p in enumerate(self.parameters) if p.grad is not None]
-        if not named:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if not gradients:
             return
-        with torch.no_grad():
-            sizes = torch._foreach_norm([gradient for _, gradient in named])
-        self.norms.append(sizes)
+        norm = self._norm(gradients)
+        self.norms.append(norm.detach() if norm.requires_grad else norm)
         if self._looking and self._stepped % LOOK_EVERY == 0:
-            self._gradients = dict(zip((i for i, _ in named), sizes, strict=True))
+            at = (i for i, p in enumerate(self.parameters) if p.grad is not None)
+            with torch.no_grad():
+                self._gradients = dict(zip(at, torch._foreach_norm(gradients), strict=True))
 
     def _copies(self) -> list[Tensor]:
         return [p.detach().clone() for p in self.parameters]
@@ -106,7 +112,7 @@ class WatchedNetwork:
         if self.optimizer is not None and not norms:
             return {}
         if norms:
-            found["norms"] = _by_step(norms)
+            found["norms"] = torch.stack(norms)
         weights = torch.stack(torch._foreach_norm([p.detach() for p in self.parameters]))
         if moved is not None:
             found["update_ratio"] = networks.ratio(moved, weights.norm())
@@ -144,10 +150,14 @@ class WatchedNetwork:
         if not moments:
             return {}
         sums = {i: v.sum() / weight for i, (v, weight, _) in moments.items()}
-        frozen = torch.stack([(v < (FROZEN * eps) ** 2 * weight).sum() for v, weight, eps in moments.values()])
+        floors = [(v, (FROZEN * eps) ** 2 * weight) for v, weight, eps in moments.values()]
+        if len({floor for _, floor in floors}) == 1 and self._compact:
+            frozen = (_flatten_dense_tensors([v for v, _ in floors]) < floors[0][1]).sum()
+        else:
+            frozen = torch.stack([(v < floor).sum() for v, floor in floors]).sum()
         found = {
             "memory": torch.stack(list(sums.values())).sum().sqrt(),
-            "eps_frozen": frozen.sum() / sum(v.numel() for v, _, _ in moments.values()),
+            "eps_frozen": frozen / sum(v.numel() for v, _, _ in moments.values()),
         }
         if self._at and all(i in sums for i in self._at):
             found["layer_grad"] = torch.stack([sums[i] / self.parameters[i].numel() for i in self._at]).sqrt()
@@ -159,7 +169,10 @@ class WatchedNetwork:
         if v is None or self.optimizer is None:
             return None
         group = next(group for group in self.optimizer.param_groups if any(p is q for q in group["params"]))
-        weight = 1 - group["betas"][1] ** state["step"] if "betas" in group and "step" in state else 1.0
+        weight, step = 1.0, state.get("step")
+        if "betas" in group and step is not None:
+            there = isinstance(step, Tensor) and step.device.type != "cpu"  # the host would have to wait for it
+            weight = 1 - group["betas"][1] ** (step if there else float(step))
         return v, weight, group.get("eps", 0.0)
 
 
@@ -184,10 +197,11 @@ def _layer(parameter: str) -> str:
     return parameter.removesuffix("weight").removesuffix(".") or parameter
 
 
-def _by_step(norms: list[Sequence[Tensor]]) -> Tensor:
-    """`(n,)` gradient norms of all parameters together."""
-    if len({len(parts) for parts in norms}) == 1:
-        together = torch.stack([part for parts in norms for part in parts]).reshape(len(norms), -1)
-        whole: Tensor = torch.linalg.vector_norm(together, dim=1)
-        return whole
-    return torch.stack([torch.linalg.vector_norm(torch.stack(list(parts))) for parts in norms])
+def _norm_of_copy(gradients: list[Tensor]) -> Tensor:
+    """`()` norm of small gradients: two operations, however many there are."""
+    return torch.linalg.vector_norm(_flatten_dense_tensors(gradients))
+
+
+def _norm_of_each(gradients: list[Tensor]) -> Tensor:
+    """`()` norm of gradients of any size and type, without a copy of them."""
+    return torch.linalg.vector_norm(torch.stack([x.float() for x in torch._foreach_norm(gradients)]))

@@ -42,9 +42,12 @@ def to_host(tensors: Mapping[Key, Tensor]) -> dict[Key, Floats]:
 
 def stacked(numbers: Sequence[Tensor | float]) -> Tensor:
     """`(n,)` on the device of the first tensor among them."""
-    device = next((x.device for x in numbers if isinstance(x, Tensor)), torch.device("cpu"))
-    if all(not isinstance(x, Tensor) for x in numbers):
+    tensors = [x for x in numbers if isinstance(x, Tensor)]
+    if len(tensors) == len(numbers):
+        return torch.stack(tensors)
+    if not tensors:
         return torch.tensor(numbers)
+    device = tensors[0].device
     return torch.stack([torch.as_tensor(x, dtype=torch.float32, device=device) for x in numbers])
 
 

@@ -1,0 +1,44 @@
+"""Rewards in units of their deviation, and what an end is worth on that scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from marl_stable.agents.reward_scale import RewardScale
+from marl_stable.envs.probe import Match
+from tests.agents.loops import CPU, make_ddpg
+
+
+def with_rewards(reward: Tensor, **settings: Any) -> RewardScale:
+    """Of one agent that has seen the rewards `(N,)`."""
+    env = Match(1, CPU)
+    learner = make_ddpg(env, **settings).learners["agent"]
+    learner.reward_norm.update(reward.reshape(-1, 1))
+    return learner.scale
+
+
+def test_what_lies_beyond_an_end_is_a_reward_of_nothing_for_ever():
+    scale = with_rewards(3 + 2 * torch.randn(1000, generator=torch.Generator().manual_seed(1)))
+    rewards = torch.tensor([[3.0], [5.0], [0.0]])
+    scaled = scale.normalized(rewards)
+    torch.testing.assert_close(scaled, torch.tensor([[0.0], [1.0], [-1.5]]), atol=0.1, rtol=0)
+    torch.testing.assert_close(scale.terminal_value(), scaled[2] / (1 - 0.9))
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.999999])
+def test_an_end_too_far_away_is_not_centred_on(gamma: float):
+    scale = with_rewards(3 + 2 * torch.randn(1000, generator=torch.Generator().manual_seed(1)), gamma=gamma)
+    assert scale.terminal_value() == 0
+    torch.testing.assert_close(
+        scale.normalized(torch.tensor([[0.0], [4.0]])), torch.tensor([[0.0], [2.0]]), atol=0.1, rtol=0
+    )
+
+
+def test_raw_rewards_are_raw():
+    scale = with_rewards(torch.full((10,), 5.0), normalize_reward=False)
+    assert scale.terminal_value() == 0
+    assert scale.normalized(torch.tensor([[123.0]])) == 123
