@@ -23,7 +23,7 @@ import torch
 import marl_stable as ms
 from benchmarks.trials import RESULTS
 from marl_stable.config import EnvConfig
-from marl_stable.envs import catalog
+from marl_stable.envs import catalog, names
 from marl_stable.showing import evaluate
 from marl_stable.types import Box, Discrete, EnvSpec, Group, UsageError
 
@@ -56,10 +56,10 @@ class Case(NamedTuple):
 
 def cases() -> list[Case]:
     """Every id of the catalog's families, mpe2 and its twins with both kinds of actions."""
-    particle = [f"particle/{name}" for name in catalog.PARTICLE]
-    mpe2 = [f"mpe2/{name}" for name in catalog.PETTINGZOO["mpe2"]]
+    particle = [f"particle/{name}" for name in names.PARTICLE]
+    mpe2 = [f"mpe2/{name}" for name in names.PETTINGZOO["mpe2"]]
     families = ("sisl", "butterfly", "classic")
-    others = [f"{family}/{name}" for family in families for name in catalog.PETTINGZOO[family]]
+    others = [f"{family}/{name}" for family in families for name in names.PETTINGZOO[family]]
     both = [
         Case(env, SHORT.get(env, {}) | {"continuous_actions": on}) for env in particle + mpe2 for on in (False, True)
     ]

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import marl_stable as ms
 from marl_stable import configs, training
 from marl_stable.cli import main
-from marl_stable.envs.catalog import MPE2
+from marl_stable.envs.names import MPE2
 from marl_stable.folder import RunFolder
 from marl_stable.investigate import baselines
 from tests.runs import TINY, assert_equal, checkpoint, incidents, metadata, networks, rows, train, words

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from marl_stable.monitor.signals import actions
 from marl_stable.monitor.signals.data import MOST_COLUMNS
-from marl_stable.networks.actor_critic import PolicyBody
+from marl_stable.networks.actors import PolicyBody
 from marl_stable.networks.heads import Answer, Categorical, Deterministic, Gaussian, MultiCategorical, SquashedGaussian
 from marl_stable.types import ActionSpec, Box, Discrete, Group
 

@@ -22,8 +22,9 @@ from marl_stable.buffers import Replay
 from marl_stable.monitor.signals.data import History, Recent
 from marl_stable.monitor.signals.rows import spread
 from marl_stable.monitor.signals.team import swapped
-from marl_stable.networks.actor_critic import DeterministicActor, JointQ, LocalQ
+from marl_stable.networks.actors import DeterministicActor
 from marl_stable.networks.batchnorm import BatchNorms
+from marl_stable.networks.critics import JointQ, LocalQ
 from marl_stable.networks.heads import Differentiable
 from marl_stable.optim import flatten, polyak
 from marl_stable.types import Group

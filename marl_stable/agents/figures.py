@@ -17,7 +17,7 @@ from marl_stable.agents.group_learner import GroupLearner
 from marl_stable.monitor.signals.data import History, Recent, data_signals
 from marl_stable.monitor.signals.team import continuous_diversity, discrete_diversity, equal_actions
 from marl_stable.monitor.table import NETWORKS, Layers
-from marl_stable.networks.actor_critic import PolicyBody
+from marl_stable.networks.actors import PolicyBody
 from marl_stable.networks.heads import Answer, Categorical, MultiCategorical
 from marl_stable.normalize import ObservationNorm
 

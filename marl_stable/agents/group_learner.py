@@ -16,7 +16,8 @@ from marl_stable.agents.behaviour import feature_importance
 from marl_stable.agents.config import ActorCriticConfig
 from marl_stable.agents.network_watch import NetworkWatch
 from marl_stable.monitor.signals.networks import step_budget
-from marl_stable.networks.actor_critic import Critic, PolicyBody
+from marl_stable.networks.actors import PolicyBody
+from marl_stable.networks.critics import Critic
 from marl_stable.normalize import ObservationNorm, RunningNorm
 from marl_stable.optim import GuardedAdam, StepStats
 from marl_stable.types import Group, legal_features

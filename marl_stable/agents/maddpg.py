@@ -22,7 +22,7 @@ from marl_stable.agents.ddpg_learner import DDPGLearner, Drawn, Joint
 from marl_stable.agents.figures import BACKWARD, layer_names, probe_every, probe_passes, rates
 from marl_stable.buffers import require_room
 from marl_stable.monitor.table import Layers
-from marl_stable.networks.actor_critic import encoded_size
+from marl_stable.networks.actors import encoded_size
 from marl_stable.networks.heads import Differentiable
 from marl_stable.turns import Turns
 from marl_stable.types import EnvSpec, PerGroup, Step

@@ -20,8 +20,9 @@ from marl_stable.monitor.signals.data import History, Recent, by_turns
 from marl_stable.monitor.signals.rows import spread
 from marl_stable.monitor.signals.team import swapped
 from marl_stable.monitor.signals.values import Judged, infeasible, td_error, value_signals
-from marl_stable.networks.actor_critic import Actor, CentralCritic, LocalCritic
+from marl_stable.networks.actors import Actor
 from marl_stable.networks.batchnorm import BatchNorms
+from marl_stable.networks.critics import CentralCritic, LocalCritic
 from marl_stable.networks.heads import Distribution
 from marl_stable.normalize import RunningNorm
 from marl_stable.returns import explained_variance, finished, gae, gae_by_turns

@@ -1,4 +1,4 @@
-"""In which units a critic of actions sees rewards: deviations from their mean, and what lies beyond an end on that scale.
+"""In which units a critic of actions sees rewards: deviations from their mean, and what an end is worth in them.
 
 Shapes: B rows of a batch, A agents.
 """

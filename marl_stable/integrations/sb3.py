@@ -133,6 +133,7 @@ class StabilityCallback(_callbacks.BaseCallback):  # type: ignore[misc, name-def
         ended = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         if ended:
             losses["episode_return"] = float(np.mean(ended[-20:]))
+            losses["episode_length"] = float(np.mean([episode["l"] for episode in self.model.ep_info_buffer][-20:]))
         if given.get("observation") is not None:
             given |= self._greedy(given["observation"])
         if "critic_loss" in losses:

@@ -19,6 +19,10 @@ DOUBTFUL = 0.5  # confidence below which a finding is named after all others
 UNKNOWN_REMEDY = (
     "Run `marl-stable diagnose RUN --experiment`, which tries one remedy after the other from a checkpoint."
 )
+UNKNOWN_ELSEWHERE = (  # a loop that is not this package's has no run to go on from
+    "Hand the monitor what it does not see yet (rewards with ends, values, log ratios, logits or greedy actions, "
+    "gradient norms), and change one thing at a time: the learning rate, the scale of rewards, clipping."
+)
 
 
 def diagnose(case: Case) -> dict[str, Any]:
@@ -27,7 +31,7 @@ def diagnose(case: Case) -> dict[str, Any]:
     found = ordered([finding for kind in looked for finding in findings(case, kind)], case)
     seen = symptoms(case)
     if seen and not found:
-        found = [unknown(seen, [kind.name for kind in looked])]
+        found = [unknown(seen, [kind.name for kind in looked], own="algo.name" in case.config)]
     _, returns = case.returns
     return {
         "verdict": "healthy" if not found else "failing" if seen else "warning",
@@ -62,13 +66,14 @@ def ordered(found: list[Finding], case: Case) -> list[Finding]:
     return sorted(found, key=lambda finding: rank(finding, first))
 
 
-def unknown(seen: list[Symptom], excluded: list[str]) -> Finding:
-    """A symptom without a cause: says what was excluded rather than a wrong name."""
+def unknown(seen: list[Symptom], excluded: list[str], own: bool) -> Finding:
+    """A symptom without a cause: says what was excluded rather than a wrong name. `own`: a run of this package."""
     first = min(seen, key=lambda symptom: symptom.onset_steps)
     told = (
         f"The run shows {first.name.replace('_', ' ')}, and none of the {len(excluded)} causes looked for explains it."
     )
-    return Finding("unknown", 0.2, first.onset_steps, first.where, first.evidence, told, UNKNOWN_REMEDY, {})
+    remedy = UNKNOWN_REMEDY if own else UNKNOWN_ELSEWHERE
+    return Finding("unknown", 0.2, first.onset_steps, first.where, first.evidence, told, remedy, {})
 
 
 def actions_taken(incidents: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

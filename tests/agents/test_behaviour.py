@@ -10,7 +10,7 @@ from torch import Tensor
 
 from marl_stable.agents.behaviour import action_counts, action_signals, feature_importance, sameness
 from marl_stable.config import NetworkConfig
-from marl_stable.networks.actor_critic import Actor, DeterministicActor
+from marl_stable.networks.actors import Actor, DeterministicActor
 from marl_stable.networks.heads import Categorical, Deterministic, Gaussian, MultiCategorical, SquashedGaussian
 from marl_stable.types import ActionSpec, Box, Discrete, Group, MultiDiscrete
 from tests.agents.test_waiting import waits_in

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from marl_stable.config import EnvConfig
-from marl_stable.envs import catalog
+from marl_stable.envs import catalog, names
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.envs.ends import EndsAs
 from marl_stable.types import UsageError
@@ -110,9 +110,9 @@ def test_the_list_has_every_task_and_every_form_once_with_a_line_of_text():
     listed = dict(catalog.ids())
     assert len(listed) == len(catalog.ids())
     assert all(text and "\n" not in text for text in listed.values())
-    for family, names in {"particle": catalog.PARTICLE, **catalog.PETTINGZOO}.items():
-        assert {name for env_id in listed for home, _, name in [env_id.partition("/")] if home == family} == set(names)
-        for name in names:
+    for family, tasks in {"particle": names.PARTICLE, **names.PETTINGZOO}.items():
+        assert {name for env_id in listed for home, _, name in [env_id.partition("/")] if home == family} == set(tasks)
+        for name in tasks:
             catalog.require_known(f"{family}/{name}")
 
 
@@ -122,11 +122,11 @@ def test_the_list_has_every_task_and_every_form_once_with_a_line_of_text():
 )
 def test_every_task_of_pettingzoo_is_there_and_none_is_left_out(family: str, needs: str):
     pytest.importorskip(needs)
-    for name in catalog.PETTINGZOO[family]:
+    for name in names.PETTINGZOO[family]:
         assert callable(catalog._maker(f"{family}/{name}", {}, None))
-    package = importlib.import_module(catalog.MODULES.get(family, f"pettingzoo.{family}"))
+    package = importlib.import_module(names.MODULES.get(family, f"pettingzoo.{family}"))
     there = {module.name for module in pkgutil.iter_modules(package.__path__) if re.search(r"_v\d+$", module.name)}
-    assert there == set(catalog.PETTINGZOO[family])
+    assert there == set(names.PETTINGZOO[family])
 
 
 def test_standard_output_stays_clean_and_no_screen_is_asked_for():

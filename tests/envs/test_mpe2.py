@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from marl_stable.config import EnvConfig
-from marl_stable.envs import catalog
+from marl_stable.envs import catalog, names
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.envs.vector import episode_seed
 from marl_stable.types import Box, Discrete, Step
@@ -49,7 +49,7 @@ def play(env: BatchedEnv, steps: int, seed: int = 0) -> list[Step]:
 
 
 @pytest.mark.parametrize("continuous", [False, True])
-@pytest.mark.parametrize("name", catalog.MPE2)
+@pytest.mark.parametrize("name", names.MPE2)
 def test_every_task_steps_ends_by_truncation_and_goes_on_exactly(name: str, continuous: bool):
     env = make(f"mpe2/{name}", 1, continuous_actions=continuous)
     first = env.reset(1)

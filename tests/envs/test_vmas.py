@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from marl_stable.config import EnvConfig
-from marl_stable.envs import catalog
+from marl_stable.envs import catalog, names
 from marl_stable.types import Box, Discrete, EnvironmentFailure, PerGroup, Step, UsageError
 
 pytest.importorskip("vmas")
@@ -278,7 +278,7 @@ def test_noise_in_observations_is_not_taken_for_a_failed_restore() -> None:
 
 def test_every_name_in_the_catalog_is_one_of_vmas() -> None:
     package = importlib.import_module("vmas")
-    assert set(catalog.VMAS) == {*package.scenarios, *package.mpe_scenarios}
+    assert set(names.VMAS) == {*package.scenarios, *package.mpe_scenarios}
     assert catalog.resolve_num_envs(EnvConfig(id="vmas/balance")) == 256
 
 

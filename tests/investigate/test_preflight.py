@@ -29,7 +29,7 @@ from marl_stable.investigate import baselines, preflight
 from marl_stable.investigate.baselines import Outcomes, RandomPlay
 from marl_stable.investigate.dry_run import ALARM, ALIKE, NOT_FINITE, STAYED, UNTOUCHED, WARN, ranges, small_copy
 from marl_stable.investigate.effects import effects
-from marl_stable.networks.actor_critic import PolicyBody
+from marl_stable.networks.actors import PolicyBody
 from marl_stable.optim import GuardedAdam
 from marl_stable.types import Box, Discrete, EnvSpec, Group, MultiDiscrete, PerGroup
 from tests.agents.loops import assert_same, copied, make_agent, make_ddpg, train

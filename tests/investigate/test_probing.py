@@ -16,8 +16,9 @@ from marl_stable.buffers import Replay, Rollout
 from marl_stable.investigate import probing
 from marl_stable.investigate.probing import Trained
 from marl_stable.investigate.questions import ITERATIONS
-from marl_stable.networks.actor_critic import PerAgent, PolicyBody
+from marl_stable.networks.actors import PolicyBody
 from marl_stable.networks.heads import Categorical
+from marl_stable.networks.per_agent import PerAgent
 from marl_stable.turns import Turns
 from marl_stable.types import PerGroup, Step
 from tests.investigate.failing import by_name, failed

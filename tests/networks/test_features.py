@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from marl_stable.config import NetworkConfig
-from marl_stable.networks.actor_critic import CentralCritic, DeterministicActor, JointQ, LocalCritic, LocalQ
+from marl_stable.networks.actors import DeterministicActor
 from marl_stable.networks.body import ACTIVATIONS, Network
+from marl_stable.networks.critics import CentralCritic, JointQ, LocalCritic, LocalQ
 from marl_stable.networks.layers import Linear
 from marl_stable.types import Box, Group
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from marl_stable.config import NetworkConfig
-from marl_stable.networks.actor_critic import Actor, CentralCritic, LocalCritic, PerAgent
+from marl_stable.networks.actors import Actor
 from marl_stable.networks.body import Network
+from marl_stable.networks.critics import CentralCritic, LocalCritic
+from marl_stable.networks.per_agent import PerAgent
 from marl_stable.networks.recurrent import GATES, Recurrent
 from marl_stable.types import Box, Discrete, Group
 from tests.networks.singles import like_agent

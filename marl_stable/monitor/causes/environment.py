@@ -187,9 +187,16 @@ def untrained_parameters(case: Case) -> list[Hit]:
             len(still) < READS
             or not still[-READS:].all()
             or not any((s.values[-READS:] > FROZEN).all() for s in others)
+            or _asleep(case, change.where)
         ):
             continue
         since = onset(still, change.steps, READS)
         at = 0 if since is None or since <= change.steps[0] else since
         return [Hit(0.9, at, place(change), {"relative_change": float(change.values[-1])})]
     return []
+
+
+def _asleep(case: Case, where: dict[str, Any]) -> bool:
+    """Whether all units of some layer of this network are dormant, which lets no gradient through."""
+    parts = {part: name for part, name in where.items() if part in ("group", "network")}
+    return any(len(s.values) and s.values[-READS:].min() >= 1.0 for s in case.recording.series("dormant", **parts))

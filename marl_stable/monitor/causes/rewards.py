@@ -164,19 +164,31 @@ def reward_scale_too_large(case: Case) -> list[Hit]:
 
 
 def _scale(case: Case, beyond: Callable[[float], bool], larger: bool) -> list[Hit]:
-    """From the start where nothing normalises; else only after a sudden change of scale."""
+    """From the start where nothing normalises; else only after a sudden change of scale.
+
+    """
     mild = MILD if larger else 1 / MILD
     for series in case.recording.series("reward_std"):
         early = _at_random(case, series.where)
         shifted = larger and _offset(case, series.where.get("agent")) > OFFSET  # then returns differ by their length
         wrong = early is not None and beyond(early) and not _normalised(case) and not shifted
-        if early is not None and wrong and (beyond(early / mild) or symptoms(case)):
-            return [Hit(0.9, 0, place(series), {"return_std": early})]
+        if early is not None and wrong and (confidence := _of_scale(case, beyond(early / mild))):
+            return [Hit(confidence, 0, place(series), {"return_std": early})]
         jump = rescaled(case, series.where)
         if jump and (jump[1] > 1) == larger:
             says = "From one iteration to the next, rewards of {who} became {factor:.3g} times what they were."
             return [Hit(0.85, jump[0], place(series), {"factor": jump[1]}, says)]
     return []
+
+
+def _of_scale(case: Case, extreme: bool) -> float:
+    """How certain it is that a scale does harm. In a loop that is not this package's nobody knows what normalises: a
+    scale alone is no fault there, and one that is not extreme is named after all others."""
+    seen = symptoms(case)
+    if "algo.name" in case.config:
+        return 0.9 if extreme or seen else 0.0
+    ill = any(symptom.name != "non_finite" for symptom in seen)
+    return (0.9 if extreme else 0.45) if ill else 0.0
 
 
 def _at_random(case: Case, where: dict[str, Any]) -> float | None:

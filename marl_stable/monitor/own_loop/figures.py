@@ -41,6 +41,7 @@ class Figures:
         self._low: Tensor | None = None  # (A,) smallest reward so far
         self._high: Tensor | None = None
         self._age: Tensor | None = None  # (E, A) steps lived in the running episodes
+        self._lived: Tensor | None = None  # the same, where ends are of one kind
 
     @torch.no_grad()
     def read(self, window: Window) -> dict[str, Tensor]:
@@ -49,7 +50,7 @@ class Figures:
         found = self._rewards(window.rows.get("reward"))
         found |= _observations(window)
         found |= self._values(window) | _ratios(window)
-        return found | self._ends(window.pieces) | self._actions(window)
+        return found | self._ends(window.pieces) | self._lengths(window) | self._actions(window)
 
     def _rewards(self, given: list[Tensor] | None) -> dict[str, Tensor]:
         if not given:
@@ -95,6 +96,21 @@ class Figures:
             )
             found, self._age = data.ends(recent, self._age)
         return found
+
+    def _lengths(self, window: Window) -> dict[str, Tensor]:
+        """`charts/episode_length ()` of the episodes that ended, NaN where none did; unless the loop tells it."""
+        if not window.pieces or "charts/episode_length" in window.numbers:
+            return {}
+        lengths = []
+        for piece in window.pieces:
+            ended = piece.ended
+            if self._lived is None or self._lived.shape != ended.shape[1:]:
+                self._lived = torch.zeros_like(ended[0], dtype=torch.int64)
+            t = torch.arange(1, len(ended) + 1, device=ended.device)[:, None, None]
+            last = torch.cat([-self._lived.unsqueeze(0), torch.where(ended, t, -self._lived)]).cummax(0).values
+            lengths.append(torch.where(ended, t - last[:-1], torch.nan).flatten())
+            self._lived = len(ended) - last[-1]
+        return {"charts/episode_length": torch.cat(lengths).nanmean()}
 
     def _actions(self, window: Window) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from marl_stable.config import EnvConfig
-from marl_stable.envs import catalog, particle
+from marl_stable.envs import catalog, names, particle
 from marl_stable.envs.particle import ParticleEnv
 from marl_stable.types import Box, Step, UsageError
 from tests.agents.test_waiting import waits_in
@@ -58,7 +58,7 @@ def test_defaults_are_those_of_mpe2(name: str):
 
 
 def test_the_catalog_lists_every_task():
-    assert tuple(catalog.PARTICLE) == TASKS
+    assert tuple(names.PARTICLE) == TASKS
 
 
 @pytest.mark.parametrize("name", TASKS)

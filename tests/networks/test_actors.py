@@ -1,4 +1,4 @@
-"""Actors and critics of a group: who sees what, and where actions end up in the environment's range."""
+"""Actors of a group: which head answers, and where actions end up in the environment's range."""
 
 from __future__ import annotations
 
@@ -10,87 +10,15 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from marl_stable.config import NetworkConfig
-from marl_stable.networks.actor_critic import (
-    INITIAL_LOG_STD,
-    Actor,
-    CentralCritic,
-    DeterministicActor,
-    JointQ,
-    LocalCritic,
-    LocalQ,
-    PerAgent,
-    encoded_size,
-)
-from marl_stable.networks.body import Network
+from marl_stable.networks.actors import INITIAL_LOG_STD, Actor, DeterministicActor, encoded_size
 from marl_stable.networks.heads import Categorical, Deterministic, Gaussian, MultiCategorical, SquashedGaussian
 from marl_stable.types import ActionSpec, Box, Discrete, Group, MultiDiscrete
-from tests.networks.singles import like_agent
-
-B, A, O = 6, 3, 4  # noqa: E741 - the letters of the shape legend
-SMALL = NetworkConfig(hidden=(16,), final_init=None)
-
-
-def draw(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from tests.networks.small import SMALL, A, B, O, draw, obs
 
 
 def actor(action: ActionSpec, share: bool = True, squash: bool = True, agents: int = A) -> Actor:
     group = Group("g", tuple(f"a{i}" for i in range(agents)), O, action, "team")
     return Actor(group, SMALL, share, squash, draw())
-
-
-def obs(agents: int = A) -> Tensor:
-    return torch.randn(B, agents, O, generator=draw(1))
-
-
-# ---- one network for all, or one each
-
-
-def test_a_shared_network_is_told_who_is_asking():
-    body = PerAgent(A, O, 2, SMALL, True, draw())
-    x = obs()
-    out = body(x)
-    for b in range(B):
-        for a in range(A):
-            torch.testing.assert_close(body.network(torch.cat([x[b, a], torch.eye(A)[a]]).unsqueeze(0))[0], out[b, a])
-    alike = body(obs()[:, :1].expand(-1, A, -1))
-    assert not torch.allclose(alike[:, 0], alike[:, 1])
-
-
-def test_a_single_agent_needs_no_identity():
-    body = PerAgent(1, O, 2, SMALL, True, draw())
-    assert next(body.parameters()).shape == (O, 16)
-    torch.testing.assert_close(body(obs(1))[:, 0], body.network(obs(1)[:, 0]))
-
-
-def test_private_networks_see_their_own_agent_only():
-    body = PerAgent(A, O, 2, SMALL, False, draw())
-    x = obs()
-    out = body(x)
-    for a in range(A):
-        single = like_agent(Network(O, 2, SMALL, None, draw(5)), body.network, a)
-        torch.testing.assert_close(single(x[:, a]), out[:, a])
-
-
-@pytest.mark.parametrize("share", [True, False])
-def test_an_agents_output_depends_on_its_own_observation_alone(share: bool):
-    for module in (PerAgent(A, O, 2, SMALL, share, draw()), LocalCritic(A, O, SMALL, share, draw())):
-        x = obs().requires_grad_()
-        (gradient,) = torch.autograd.grad(module(x)[:, 1].sum(), x)
-        assert gradient[:, 1].abs().sum() > 0
-        assert gradient[:, [0, 2]].eq(0).all()
-
-
-def test_the_central_critic_gives_every_agent_a_value_from_everything():
-    critic = CentralCritic(A, 10, SMALL, draw())
-    x = torch.randn(B, 10, generator=draw(1), requires_grad=True)
-    value = critic(x)
-    assert value.shape == (B, A)
-    for a in range(A):
-        (gradient,) = torch.autograd.grad(value[:, a].sum(), x, retain_graph=True)
-        assert gradient.abs().sum(0).gt(0).all()
-    assert not torch.allclose(value[:, 0], value[:, 1])
 
 
 # ---- heads
@@ -243,36 +171,6 @@ def test_masked_groups_read_legal_actions_from_their_last_features(kind: type[Ac
     free = Group("g", group.agents, 5, Discrete(3), "team")
     unmasked = kind(free, SMALL, True, True, draw()) if kind is Actor else DeterministicActor(free, SMALL, True, draw())
     assert unmasked(x).log_probs.exp().gt(0).all()
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_joint_action_values_come_from_everything_in_networks_of_their_own(count: int):
-    critic = JointQ(count, A, 10, SMALL, draw())
-    x = torch.randn(B, 10, generator=draw(1), requires_grad=True)
-    q = critic(x)
-    assert q.shape == (count, B, A)
-    for k in range(count):
-        torch.testing.assert_close(q[k], critic.networks[k](x))
-        for a in range(A):
-            (gradient,) = torch.autograd.grad(q[k, :, a].sum(), x, retain_graph=True)
-            assert gradient.abs().sum(0).gt(0).all()
-    if count == 2:
-        assert not torch.allclose(q[0], q[1])
-
-
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("share", [True, False])
-def test_local_action_values_depend_on_what_their_own_agent_sees_and_does(share: bool, count: int):
-    critic = LocalQ(count, A, O + 2, SMALL, share, draw())
-    x = torch.randn(B, A, O + 2, generator=draw(1), requires_grad=True)
-    q = critic(x)
-    assert q.shape == (count, B, A)
-    for k in range(count):
-        for a in range(A):
-            (gradient,) = torch.autograd.grad(q[k, :, a].sum(), x, retain_graph=True)
-            assert gradient[:, a].abs().sum(0).gt(0).all()
-            assert gradient[:, [i for i in range(A) if i != a]].eq(0).all()
-    assert count == 1 or not torch.allclose(q[0], q[1])
 
 
 def test_parameters_and_nothing_else_are_saved():
