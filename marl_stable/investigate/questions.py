@@ -69,7 +69,7 @@ QUESTIONS = (
     Question("Match", "return", 0.02, "actions do not follow what is seen, or go unrewarded", "observation_ignored"),
     Question("Match", "value", 0.1, "values of one step are wrong: its reward, or their units", "value_normalisation"),
     Question("Recall", "return", 0.02, "credit does not go back to the action of the step before"),
-    Question("Recall", "value", 0.13, "rewards are credited a step too early or too late"),
+    Question("Recall", "value", 0.11, "rewards are credited a step too early or too late"),
     Question("Endless", "value", 0.5, "truncation is treated as termination", FLAGS),
     Question("Ending", "value", 0.3, "termination is treated as truncation", FLAGS),
     Question("Roles", "return", 0.02, "agents who share a network are not told apart", "identical_policies"),

@@ -31,7 +31,7 @@ def diagnose(case: Case) -> dict[str, Any]:
     found = ordered([finding for kind in looked for finding in findings(case, kind)], case)
     seen = symptoms(case)
     if seen and not found:
-        found = [unknown(seen, [kind.name for kind in looked], own="algo.name" in case.config)]
+        found = [unknown(seen, [kind.name for kind in looked], own=case.config.get("loop") != "own")]
     _, returns = case.returns
     return {
         "verdict": "healthy" if not found else "failing" if seen else "warning",

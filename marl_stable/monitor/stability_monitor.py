@@ -64,7 +64,7 @@ class StabilityMonitor:
             raise UsageError("action_low and action_high belong together; give both or neither.")
         bounds = [None if x is None else torch.as_tensor(x, dtype=torch.float32) for x in (action_low, action_high)]
         self.every, self.agents = every, tuple(agents)
-        self._config = ({} if gamma is None else {"algo.gamma": gamma}) | dict(config or {})
+        self._config = {"loop": "own"} | ({} if gamma is None else {"algo.gamma": gamma}) | dict(config or {})
         self._total_steps, self._random_return = total_steps, random_return
         self._kind = Actions(num_actions, *bounds)
         self._figures = Figures(self._kind, gamma)

@@ -164,9 +164,7 @@ def reward_scale_too_large(case: Case) -> list[Hit]:
 
 
 def _scale(case: Case, beyond: Callable[[float], bool], larger: bool) -> list[Hit]:
-    """From the start where nothing normalises; else only after a sudden change of scale.
-
-    """
+    """From the start where nothing normalises; else only after a sudden change of scale."""
     mild = MILD if larger else 1 / MILD
     for series in case.recording.series("reward_std"):
         early = _at_random(case, series.where)
@@ -185,7 +183,7 @@ def _of_scale(case: Case, extreme: bool) -> float:
     """How certain it is that a scale does harm. In a loop that is not this package's nobody knows what normalises: a
     scale alone is no fault there, and one that is not extreme is named after all others."""
     seen = symptoms(case)
-    if "algo.name" in case.config:
+    if case.config.get("loop") != "own":
         return 0.9 if extreme or seen else 0.0
     ill = any(symptom.name != "non_finite" for symptom in seen)
     return (0.9 if extreme else 0.45) if ill else 0.0

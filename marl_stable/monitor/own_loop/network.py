@@ -199,9 +199,11 @@ def _layer(parameter: str) -> str:
 
 def _norm_of_copy(gradients: list[Tensor]) -> Tensor:
     """`()` norm of small gradients: two operations, however many there are."""
-    return torch.linalg.vector_norm(_flatten_dense_tensors(gradients))
+    norm: Tensor = torch.linalg.vector_norm(_flatten_dense_tensors(gradients))
+    return norm
 
 
 def _norm_of_each(gradients: list[Tensor]) -> Tensor:
     """`()` norm of gradients of any size and type, without a copy of them."""
-    return torch.linalg.vector_norm(torch.stack([x.float() for x in torch._foreach_norm(gradients)]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([x.float() for x in torch._foreach_norm(gradients)]))
+    return norm
