@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -14,6 +15,12 @@ import pytest
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run waits for the disk dozens of times, so that a power cut finds it whole; no test here cuts the power."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """Ctrl-C as Python has it: the processes of a parallel test run ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
