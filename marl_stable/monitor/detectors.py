@@ -70,7 +70,8 @@ class RepeatedAction:
 def in_words(incident: Incident) -> str:
     """An incident as one sentence for the terminal."""
     where = ", ".join(f"{key} {value}" for key, value in incident.where.items())
-    told = SENTENCES.get(incident.kind, "{kind} ({where})")
+    done = f"{incident.kind}/{incident.action}"
+    told = SENTENCES.get(done) or SENTENCES.get(incident.kind, "{kind} ({where})") + DONE[incident.action]
     fields = {"where": where, "kind": incident.kind.replace("_", " "), "value": incident.value, "limit": incident.limit}
     evidence = ", ".join(
         f"{key.replace('_', ' ')} {value:.3g}" for key, value in incident.evidence.items() if isinstance(value, float)
@@ -78,12 +79,14 @@ def in_words(incident: Incident) -> str:
     reason = incident.evidence.get("reason", "")
     parts = {"place": f"; {where}" if where else "", "evidence": f"; {evidence}" if evidence else ""}
     sentence = told.format(**fields, **parts, reason=reason)
-    return f"at {incident.steps:,} steps {sentence}{DONE[incident.action]}."
+    return f"at {incident.steps:,} steps {sentence}."
 
 
 SENTENCES = {
     "repeated_action": "{where} repeats one action ({value:.0%} the same{evidence})",
-    "worker_failure": "{reason} (failure {value:.0f} of {limit:.0f} that are survived)",
+    "worker_failure/restarted": "{reason}; restarted, the episodes it cost begin anew (failure {value:.0f} of {limit:.0f} "
+    "that are survived)",
+    "worker_failure/stopped": "{reason}; no more restarts (failure {value:.0f} of {limit:.0f} that are survived)",
     "replay_differs": "{where} could not be replayed to where it was, and begins a new episode",
     "non_finite_gradient": "{value:.1%} of gradients were not finite ({where})",
     "gradient_spike": "gradients spiked ({where}; {value:.3g}{evidence})",

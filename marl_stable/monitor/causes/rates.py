@@ -12,7 +12,7 @@ import numpy as np
 
 from marl_stable.monitor import calibration
 from marl_stable.monitor.calibration import Bools, Floats
-from marl_stable.monitor.case import Case, Hit, Stage, cause
+from marl_stable.monitor.case import CAUSES, Case, Hit, Stage, cause
 from marl_stable.monitor.symptoms import symptoms
 
 READS = 3
@@ -136,6 +136,9 @@ def _too_far(case: Case, network: Network) -> Hit | None:
     moved = case.recording.series("update_ratio", **network.where)
     if network.where.get("network") != "actor" or not said or not moved or not symptoms(case):
         return None
+    grown = CAUSES.get("activation_growth")
+    if grown and any(hit.onset_steps <= 0 for hit in grown.look(case)):
+        return None  # weights that are too large from the start make any step one too far
     kl = said[0]
     far = calibration.persistent(kl.values > HUGE_KL, 2, READS)
     if not far.any() or any((s.values > UNEQUAL).any() for s in case.recording.series("first_ratio")):

@@ -33,7 +33,11 @@ def lazy_agent(case: Case) -> list[Hit]:
 
     `contributions` is {agent: {"loss": mean return that is lost when it acts at random, "error": standard error}}.
     """
-    measured = {agent: (found["loss"], found["error"]) for agent, found in case.facts["contributions"].items()}
+    measured = {
+        agent: (found["loss"], found["error"])
+        for agent, found in case.facts["contributions"].items()
+        if found["loss"] is not None and found["error"] is not None  # what is not finite is null in a file
+    }
     if len(measured) < 2:
         return []
     largest = max(loss for loss, _ in measured.values())

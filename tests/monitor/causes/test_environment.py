@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.monitor.causes.recordings import AGENT, EVERY, N, case, found, spec, stepped
+from tests.monitor.causes.recordings import AGENT, EVERY, N, case, found, spec, stepped, stuck
 
 ENDS = ("ends_terminated", {"group": "agent"}, 1.0), ("ends_length_std", {"group": "agent"}, 0.0)
 
@@ -36,9 +36,10 @@ def test_range_is_judged_before_the_first_step(kind: str) -> None:
 
 def test_range_is_judged_by_what_bounds_cut_off() -> None:
     cut = ("bound_clipped", AGENT | {"dimension": 0}, 0.8)
-    assert found("action_range_mismatch", case(cut, preflight={}))[0].config == {"algo.squash": True}
+    assert found("action_range_mismatch", case(cut, *stuck(), preflight={}))[0].config == {"algo.squash": True}
+    assert not found("action_range_mismatch", case(cut, preflight={}))  # who learns may well play the bounds
     usual = ("bound_clipped", AGENT | {"dimension": 0}, 0.3)  # a standard normal has 0.32 beyond its bounds
-    assert not found("action_range_mismatch", case(usual, preflight={}))
+    assert not found("action_range_mismatch", case(usual, *stuck(), preflight={}))
 
 
 def effects(*dimensions: int, like: tuple[int, ...] = ()) -> dict[str, Any]:

@@ -85,7 +85,7 @@ RUNS = {
     "constant, on": Run("constant_action_is_optimal", ON, fault="constant_action_optimal"),
     "unseen": Run(
         "observation_ignored",
-        ON | {"algo__entropy_coef": 0.1},
+        ON | {"algo__entropy_coef": 0.1, "seed": 6},
         f"{__file__}:mixed_up",
         where={"agent": "agent_0"},
         slack=0.8,
@@ -93,7 +93,7 @@ RUNS = {
     "no noise": Run("too_little_exploration", OFF, PROBE + "Aim", sabotage="no_exploration"),
     "current targets": Run(
         "critic_divergence",
-        OFF | {"algo__gamma": 0.99, "algo__huber": None, "algo__steps_per_update": 5},
+        OFF | {"algo__gamma": 0.99, "algo__huber": None, "algo__steps_per_update": 5, "seed": 2},
         sabotage="targets_are_current",
         slack=0.6,
     ),
