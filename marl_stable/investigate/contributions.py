@@ -15,10 +15,11 @@ from marl_stable.acting import by_agent, random_action
 from marl_stable.agents.base import Agent
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.evaluation import Act, Episodes, Remembering, play
-from marl_stable.investigate.baselines import BUDGET_STEPS, EPISODES, MAX_EPISODE, SEED
+from marl_stable.investigate.baselines import EPISODES, MAX_EPISODE, SEED
 from marl_stable.types import EnvSpec, PerGroup
 
 MOST_AGENTS = 8
+BUDGET_STEPS = 4_000  # of the environment: some written in Python take a hundredth of a second for each
 FEWEST_EPISODES = 10
 
 
@@ -26,7 +27,7 @@ def measure(agent: Agent, env: BatchedEnv, seed: int) -> dict[str, dict[str, flo
     """{agent: {"loss": mean return lost when it acts at random, "error": its standard error}}, agents by name.
 
     Everyone else acts greedily, episodes beginning alike each time. Empty unless there is one team of 2 to 8 agents,
-    and where 10 episodes of each absence would take more steps than a search for baselines may take.
+    and where 10 episodes of each absence would take more than 4,000 steps.
     """
     names = env.spec.agents
     if len(env.spec.teams) != 1 or not 2 <= len(names) <= MOST_AGENTS:

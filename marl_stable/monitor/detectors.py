@@ -84,8 +84,8 @@ def in_words(incident: Incident) -> str:
 
 SENTENCES = {
     "repeated_action": "{where} repeats one action ({value:.0%} the same{evidence})",
-    "worker_failure/restarted": "{reason}; restarted, the episodes it cost begin anew (failure {value:.0f} of {limit:.0f} "
-    "that are survived)",
+    "worker_failure/restarted": "{reason}; restarted, the episodes it cost begin anew (failure {value:.0f} of "
+    "{limit:.0f} that are survived)",
     "worker_failure/stopped": "{reason}; no more restarts (failure {value:.0f} of {limit:.0f} that are survived)",
     "replay_differs": "{where} could not be replayed to where it was, and begins a new episode",
     "non_finite_gradient": "{value:.1%} of gradients were not finite ({where})",
