@@ -44,9 +44,14 @@ class Episodes(NamedTuple):
         return means
 
 
+def never() -> bool:
+    """Nobody asks for an end."""
+    return False
+
+
 def play(env: BatchedEnv, act: Act, episodes: int, seed: int, max_steps: int = MAX_STEPS) -> Episodes:
     """:func:`play_unless`, to the end."""
-    played = play_unless(lambda: False, env, act, episodes, seed, max_steps)
+    played = play_unless(never, env, act, episodes, seed, max_steps)
     assert played is not None
     return played
 

@@ -204,7 +204,7 @@ def _conduct(
             folder.end(status, reason=f"{type(error).__name__}: {error}")
             raise
     returns = [list(point) for point in training.returns]
-    measured = _contributions(training) if status == "finished" else {}
+    measured = _contributions(training, signals, progress) if status == "finished" else {}
     folder.end(status, reason=reason, steps=training.steps, seconds=training.seconds, returns=returns, **measured)
     found = _diagnosis(folder, training, progress)
     if reason:
@@ -236,11 +236,16 @@ def _diagnosis(folder: RunFolder, training: Training, progress: Progress) -> dic
     return found
 
 
-def _contributions(training: Training) -> dict[str, Any]:
-    """What each agent contributes, for the diagnosis; nothing where it was not watched or would take too long."""
+def _contributions(training: Training, interrupted: Signals, progress: Progress) -> dict[str, Any]:
+    """What each agent contributes, for the diagnosis; nothing where it was not watched, would take too long or cannot
+    be had: the run is over, and no trouble of the environment may cost it."""
     if not training.watched:
         return {}
-    found = contributions.measure(training.agent, training.eval_env, training.config.seed)
+    try:
+        found = contributions.measure(training.agent, training.eval_env, training.config.seed, interrupted)
+    except EnvironmentFailure as error:
+        progress.warn(f"what agents contribute could not be measured ({error}).")
+        return {}
     return {"contributions": found} if found else {}
 
 

@@ -17,6 +17,7 @@ from marl_stable import checkpoint as checkpoints
 from marl_stable import run as run_module
 from marl_stable.cli import main
 from marl_stable.diagnosing import diagnose_run
+from marl_stable.investigate import contributions
 from marl_stable.report import metrics, tensorboard
 from marl_stable.types import EnvironmentFailure
 from tests.runs import assert_equal, checkpoint, incidents, metadata, networks, rows, train
@@ -152,6 +153,19 @@ def test_an_environment_that_fails_in_the_last_evaluation_ends_the_run_with_ever
     assert checkpoint(Path("run"))["steps"] == 240
     assert main(["train", "--resume", "run", "--quiet"]) == 0
     assert [steps for steps, _ in metadata(Path("run"))["returns"]] == [240]
+
+
+def test_an_environment_that_fails_after_training_costs_no_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: Any) -> Any:
+        raise EnvironmentFailure("the door is stuck")
+
+    monkeypatch.setattr(contributions, "measure", failing)
+    assert go("--quiet") == 0
+    found = metadata(Path("run"))
+    assert (found["status"], found["steps"], "contributions" in found) == ("finished", 240, False)
+    assert "what agents contribute could not be measured (the door is stuck)" in capsys.readouterr().err
 
 
 def test_an_environment_that_fails_while_it_is_evaluated_or_drawn_is_one_sentence(

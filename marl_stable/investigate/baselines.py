@@ -26,6 +26,7 @@ BUDGET_STEPS = 16_000  # environments with long episodes get one per copy, and n
 MAX_EPISODE = 1_000  # steps of a copy; a longer episode counts as it stands
 CORNERS, RANDOM_CANDIDATES = 32, 16
 SEED = 7_654_321
+ACTIONS = SEED + 3  # of random actions: with the seed of the reset they would draw what environments draw
 OBSERVED_CALLS = 64
 
 
@@ -53,7 +54,7 @@ class RandomPlay(NamedTuple):
 
 def random_play(env: BatchedEnv, seed: int) -> RandomPlay:
     """Play 100 episodes with uniformly random legal actions, or one per copy where those would take too long."""
-    generator = torch.Generator(env.device).manual_seed(seed + SEED + 3)  # other draws than those of the reset
+    generator = torch.Generator(env.device).manual_seed(seed + ACTIONS)
     seen: dict[str, list[Tensor]] = {group.name: [] for group in env.spec.groups}
 
     def act(obs: PerGroup) -> PerGroup:

@@ -7,6 +7,7 @@ Shapes: E copies, A agents of a group, O observation features.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ import torch
 from marl_stable.acting import by_agent, random_action
 from marl_stable.agents.base import Agent
 from marl_stable.envs.base import BatchedEnv
-from marl_stable.evaluation import Act, Episodes, Remembering, play
-from marl_stable.investigate.baselines import EPISODES, MAX_EPISODE, SEED
+from marl_stable.evaluation import Act, Episodes, Remembering, never, play_unless
+from marl_stable.investigate.baselines import ACTIONS, EPISODES, MAX_EPISODE, SEED
 from marl_stable.types import EnvSpec, PerGroup
 
 MOST_AGENTS = 8
@@ -23,26 +24,34 @@ BUDGET_STEPS = 4_000  # of the environment: some written in Python take a hundre
 FEWEST_EPISODES = 10
 
 
-def measure(agent: Agent, env: BatchedEnv, seed: int) -> dict[str, dict[str, float]]:
+def measure(
+    agent: Agent, env: BatchedEnv, seed: int, interrupted: Callable[[], bool] = never
+) -> dict[str, dict[str, float]]:
     """{agent: {"loss": mean return lost when it acts at random, "error": its standard error}}, agents by name.
 
     Everyone else acts greedily, episodes beginning alike each time. Empty unless there is one team of 2 to 8 agents,
-    and where 10 episodes of each absence would take more than 4,000 steps.
+    where 10 episodes of each absence would take more than 4,000 steps, and where `interrupted` said so.
     """
     names = env.spec.agents
     if len(env.spec.teams) != 1 or not 2 <= len(names) <= MOST_AGENTS:
         return {}
-    first = play(env, by_agent(agent), FEWEST_EPISODES, seed + SEED, MAX_EPISODE)
-    count = min(EPISODES, int(BUDGET_STEPS / (float(first.lengths.mean()) * (1 + len(names)))))
+
+    def played(act: Act, count: int) -> Episodes | None:
+        return play_unless(interrupted, env, act, count, seed + SEED, MAX_EPISODE)
+
+    first = played(by_agent(agent), FEWEST_EPISODES)
+    count = 0 if first is None else int(BUDGET_STEPS / (float(first.lengths.mean()) * (1 + len(names))))
     if count < FEWEST_EPISODES:
         return {}
-    together = play(env, by_agent(agent), count, seed + SEED, MAX_EPISODE)
-    return {name: _loss(together, _without(agent, env, name, count, seed)) for name in names}
-
-
-def _without(agent: Agent, env: BatchedEnv, name: str, count: int, seed: int) -> Episodes:
-    generator = torch.Generator(env.device).manual_seed(seed + SEED + 3)  # other draws than those of the reset
-    return play(env, replaced(env.spec, by_agent(agent), name, generator), count, seed + SEED, MAX_EPISODE)
+    together = played(by_agent(agent), min(EPISODES, count))
+    found = {}
+    for name in names:
+        generator = torch.Generator(env.device).manual_seed(seed + ACTIONS)
+        without = played(replaced(env.spec, by_agent(agent), name, generator), min(EPISODES, count))
+        if together is None or without is None:
+            return {}
+        found[name] = _loss(together, without)
+    return found
 
 
 def replaced(spec: EnvSpec, act: Act, name: str, generator: torch.Generator) -> Act:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -72,6 +73,13 @@ def test_there_is_nothing_to_measure_where_there_is_no_team_or_no_time(monkeypat
     assert contributions.measure(agent, Alone(10, CPU), seed=1) == {}
     monkeypatch.setattr(contributions, "BUDGET_STEPS", 2 * 3 * contributions.FEWEST_EPISODES - 1)
     assert contributions.measure(agent, First(10, CPU), seed=1) == {}
+
+
+@pytest.mark.parametrize("calls", [0, 1, 5])
+def test_an_end_that_is_asked_for_is_no_measurement(calls: int) -> None:
+    agent: Any = Knowing()
+    left = iter([False] * calls)
+    assert contributions.measure(agent, First(10, CPU), seed=1, interrupted=lambda: next(left, True)) == {}
 
 
 def test_who_is_replaced_acts_at_random_and_others_as_before() -> None:
