@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from marl_stable.agents.base import copied
 from marl_stable.monitor.detectors import Incident, in_words
 from marl_stable.monitor.guard import HALVE, LOWEST, Act
-from marl_stable.monitor.table import NETWORKS
+from marl_stable.monitor.table import NETWORKS, Host
 from marl_stable.types import Stopped
-from marl_stable.watching import Host, non_finite_updates, repeated_actions, skipped_spikes
+from marl_stable.watching import non_finite_updates, repeated_actions, skipped_spikes
 
 if TYPE_CHECKING:
     from marl_stable.training import Observer, Training

@@ -10,13 +10,13 @@ from marl_stable.conversion import to_dict
 from marl_stable.evaluation import Episodes, summarize
 from marl_stable.folder import IncidentFile, RunFolder
 from marl_stable.monitor.detectors import Incident, in_words
+from marl_stable.monitor.table import Host
 from marl_stable.recorder import Recorder, labels
 from marl_stable.replay_files import ReplayFiles
 from marl_stable.report.sinks import Sink, Sinks
 from marl_stable.report.terminal import Progress
 from marl_stable.training import Training
 from marl_stable.types import Box, spec_to_dict
-from marl_stable.watching import Host
 
 HISTOGRAM_DIMENSIONS = 32  # per agent; the first ones
 

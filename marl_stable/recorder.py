@@ -10,12 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marl_stable.monitor.recording import encode_columns, encode_row, read_columns, read_rows, segments
-from marl_stable.monitor.table import NO_LAYERS, Column, Layers, columns
+from marl_stable.monitor.table import NO_LAYERS, Column, Host, Layers, columns
 from marl_stable.report.files import RecordFile, replace_file
 from marl_stable.types import EnvSpec
-
-Host = Mapping[str, Mapping[str, NDArray[np.float64]]]
-"""tag -> group -> numbers."""
 
 
 class Labels(NamedTuple):

@@ -19,11 +19,11 @@ from marl_stable.episodes import EpisodeStatistics
 from marl_stable.evaluation import Episodes, play_unless
 from marl_stable.monitor.detectors import Incident, RepeatedAction
 from marl_stable.monitor.guard import Guard
+from marl_stable.monitor.table import Host
 from marl_stable.rewards import team_mean
 from marl_stable.types import PerGroup, Step
 from marl_stable.validation import Mended, Validation
 from marl_stable.watching import (
-    Host,
     non_finite_share,
     repeated_actions,
     row_of,

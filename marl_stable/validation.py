@@ -10,7 +10,6 @@ Shapes: E environment copies, A agents of a group, O observation features.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.evaluation import Act, Remembering
 from marl_stable.monitor.detectors import Incident
+from marl_stable.monitor.table import Host
 from marl_stable.types import EnvSpec, PerGroup, Step
 
 OBSERVATIONS, REWARDS = "stability/obs_non_finite", "stability/reward_non_finite"
@@ -28,9 +28,6 @@ EXCLUDED = "stability/excluded"
 TOLERATED_SHARE = 1e-3  # of an agent's recent steps; beyond it learning would no longer be that of the task
 TOLERATED_STEPS = 20  # fewer are no rate
 RECENT = 100_000.0  # steps in which an old one fades to 1/e: a copy that fails for one episode is no reason to stop
-
-Host = Mapping[str, Mapping[str, NDArray[np.float64]]]
-"""tag -> group -> numbers."""
 
 
 class Validation:

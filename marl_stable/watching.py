@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from marl_stable.envs.base import BatchedEnv, take_mishaps
 from marl_stable.monitor.detectors import Incident, RepeatedAction
-from marl_stable.monitor.table import NETWORKS, PREFIX, SIGNALS, Worst, signal_of
+from marl_stable.monitor.table import NETWORKS, PREFIX, SIGNALS, Host, Worst, signal_of
 from marl_stable.types import EnvSpec, PerGroup
 
 NOT_LOGGED = ("non_finite/", "skipped/", "stunned/", "sameness")  # they become incidents
 EVIDENCE = ("actions/saturation", "actions/repeat_ratio", "actions/responsiveness")
-Host = dict[str, dict[str, NDArray[np.float64]]]
-"""tag -> group -> numbers, in the shape of the tensor that they were."""
 
 
 def to_host(stats: Mapping[str, PerGroup]) -> Host:
@@ -25,7 +23,7 @@ def to_host(stats: Mapping[str, PerGroup]) -> Host:
     places = [(tag, group) for tag, groups in stats.items() for group in groups]
     tensors = [stats[tag][group].detach().to(torch.float64).reshape(-1) for tag, group in places]
     numbers = torch.cat(tensors).cpu().numpy()
-    found: Host = {}
+    found: dict[str, dict[str, NDArray[np.float64]]] = {}
     start = 0
     for (tag, group), tensor in zip(places, tensors, strict=True):
         end = start + len(tensor)
@@ -126,5 +124,5 @@ def _told(values: NDArray[np.float64], told_as: Worst) -> float:
     return float(known.max()) if len(known) else math.nan
 
 
-def _joined(groups: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+def _joined(groups: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.concatenate([values.ravel() for values in groups.values()]) if groups else np.empty(0)

@@ -17,8 +17,8 @@ from marl_stable.diagnosing import diagnose_run
 from marl_stable.interruption import Signals
 from marl_stable.investigate import baselines
 from marl_stable.monitor.recording import read_recording, row_type
-from marl_stable.monitor.table import Layers
-from marl_stable.recorder import Host, Labels, Recorder, labels
+from marl_stable.monitor.table import Host, Layers
+from marl_stable.recorder import Labels, Recorder, labels
 from marl_stable.report.sinks import Sink
 from marl_stable.types import Discrete, EnvSpec, Group
 from tests.runs import start, words

@@ -18,6 +18,7 @@ from marl_stable.envs.probe import Relay
 from marl_stable.episodes import EpisodeStatistics
 from marl_stable.evaluation import play
 from marl_stable.monitor.detectors import Incident
+from marl_stable.monitor.table import Host
 from marl_stable.rewards import team_mean
 from marl_stable.types import Discrete, EnvSpec, Group, PerGroup, Step
 from marl_stable.validation import EXCLUDED, OBSERVATIONS, REWARDS, Mended, Validation
@@ -169,7 +170,7 @@ def tell(*faults: Fault, steps: int = 12, acts: bool = True, look: bool = True, 
     return told
 
 
-def found_of(told: Told) -> dict[str, Any]:
+def found_of(told: Told) -> Host:
     return to_host(told.validation.take())
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from marl_stable.monitor.table import Host
 from marl_stable.types import Discrete, EnvSpec, Group
-from marl_stable.watching import Host, non_finite_share, non_finite_updates, row_of, skipped_spikes, to_host
+from marl_stable.watching import non_finite_share, non_finite_updates, row_of, skipped_spikes, to_host
 
 NAN, INF = math.nan, math.inf
 RED, BLUE = (Group(name, (f"{name}_0", f"{name}_1"), 3, Discrete(2), name) for name in ("red", "blue"))

@@ -93,9 +93,6 @@ class Agent(Protocol):
         some are changes since they were last asked for.
         """
 
-    def action_signals(self) -> Stats:
-        """`signals` without the probe."""
-
     @property
     def learners(self) -> Mapping[str, GroupLearner]:
         """How each group learns: its networks, optimisers and statistics."""

@@ -23,11 +23,6 @@ LARGEST_GAP = 10.0  # between the two best logits; beyond it probabilities have 
 _NODES, _WEIGHTS = hermegauss(7)  # quadrature for a standard normal
 
 
-def stride(rows: int) -> int:
-    """Every how many-th of `rows` observations is a probe."""
-    return max(1, rows // PROBE)
-
-
 def action_signals(
     actor: PolicyBody,
     answer: Answer,

@@ -56,9 +56,8 @@ class MADDPG:
         self.progress = 0.0
         self.seen: PerGroup = {}
         self.raw: PerGroup = {}
-        self.slots = slots = max(
-            self.rollout_steps, -(-config.buffer_size // num_envs)
-        )  # no step is lost before it is learned from
+        slots = max(self.rollout_steps, -(-config.buffer_size // num_envs))  # no step is lost before it is learned from
+        self.slots = slots
         require_room(slots, num_envs, spec, device)
         init = torch.Generator().manual_seed(seed)
         features = sum(len(g.agents) * g.obs_size for g in spec.groups)
@@ -230,10 +229,6 @@ class MADDPG:
         for name, x in self.learners.items():
             seen = (drawn[name], next_action[name], now, then)
             merge(stats, name, critic_signals(x, at, *seen, turn_based=self.spec.turn_based))
-
-    def action_signals(self) -> Stats:
-        """The figures that need no forward pass but the policy's."""
-        return self.signals(False)
 
     def layer_names(self) -> dict[str, dict[str, Layers]]:
         """What the layers of each group's actor and critic are called, `group -> network -> names`."""

@@ -201,10 +201,6 @@ class MAPPO:
             merge(stats, name, found)
         return stats
 
-    def action_signals(self) -> Stats:
-        """The figures that need no forward pass but the policy's."""
-        return self.signals(False)
-
     def layer_names(self) -> dict[str, dict[str, Layers]]:
         """What the layers of each group's actor and critic are called, `group -> network -> names`."""
         return layer_names(self.learners)

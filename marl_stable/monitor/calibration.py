@@ -36,6 +36,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 SIGMA = 1.4826  # of a normal distribution, in median absolute deviations
+READS = 3  # readings in a row that must agree: one odd iteration says nothing
 Z_ALARM = 8.0  # robust sigmas; at 3 to 6 heavy tails alone alarm
 WINDOW = 500  # rows: a shift must not fill the window before the CUSUM has seen it (200 rows find half as many)
 BURN_IN = 30  # rows before the first z
@@ -130,7 +131,7 @@ def cusum(z: Floats, k: float = 1.5, h: float = 50.0, cap: float = Z_ALARM) -> S
     return Shift(alarm, start, direction)
 
 
-def onset(outside: Bools, steps: NDArray[Any], reads: int = 3) -> int | None:
+def onset(outside: Bools, steps: NDArray[Any], reads: int = READS) -> int | None:
     """First step from which a series was outside its band for `reads` reads running; None where it never was.
 
     Leave out rows that were not read: a gap neither ends nor makes a stay outside.
@@ -138,6 +139,23 @@ def onset(outside: Bools, steps: NDArray[Any], reads: int = 3) -> int | None:
     check_lengths(steps, outside)
     first = np.flatnonzero(persistent(outside, reads, reads))
     return int(steps[first[0] - reads + 1]) if first.size else None
+
+
+def lasting(outside: Bools, steps: NDArray[Any], reads: int = READS) -> int | None:
+    """Since which step a series has been outside its band without a break, up to now; 0 where it always was.
+
+    None where one of the latest `reads` readings was inside.
+    """
+    check_lengths(steps, outside)
+    if outside.size < reads or not outside[-reads:].all():
+        return None
+    inside = np.flatnonzero(~outside)
+    return int(steps[inside[-1] + 1]) if inside.size else 0
+
+
+def began(at: int, steps: NDArray[Any]) -> int:
+    """`at`, or 0 where that is the first reading: what was so then may have been so from the start."""
+    return 0 if at <= steps[0] else at
 
 
 def autocorrelation_time(x: Floats) -> float:

@@ -41,9 +41,12 @@ class Finding(NamedTuple):
     config: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """What detectors look at. Whatever is unknown is empty, so that a metrics.csv alone is a case as well."""
+    """What detectors look at. Whatever is unknown is empty, so that a metrics.csv alone is a case as well.
+
+    Two cases are equal only where they are one: what is found out of a case is kept beside it.
+    """
 
     recording: Recording = EMPTY
     config: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value

@@ -6,11 +6,11 @@ The root is told from its consequences by when it began, and among what began to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from marl_stable.monitor import causes  # noqa: F401  (registers every cause)
-from marl_stable.monitor.case import CAUSES, Case, Finding, Stage, can_look, findings
+from marl_stable.monitor.case import CAUSES, Case, Finding, can_look, findings
 from marl_stable.monitor.symptoms import Symptom, symptoms
 
 TOGETHER = 0.05  # of the run: what began within it began together
@@ -54,19 +54,17 @@ def ordered(found: list[Finding], case: Case) -> list[Finding]:
     near = max(READINGS * spacing, TOGETHER * float(steps[-1])) if len(steps) else 0.0
 
     def rank(finding: Finding, first: int) -> tuple[Any, ...]:
-        kind = CAUSES.get(finding.cause)
+        kind = CAUSES[finding.cause]
         together = finding.onset_steps - first <= near
-        stage = kind.stage if kind else Stage.RESPONSE
-        late = kind is not None and kind.last_resort
-        doubtful = finding.confidence < DOUBTFUL
-        return doubtful, late, not together, stage if together else finding.onset_steps, -finding.confidence
+        order = kind.stage if together else finding.onset_steps
+        return finding.confidence < DOUBTFUL, kind.last_resort, not together, order, -finding.confidence
 
     real = [f for f in found if not CAUSES[f.cause].last_resort and f.confidence >= DOUBTFUL] or found
     first = min(finding.onset_steps for finding in real)
     return sorted(found, key=lambda finding: rank(finding, first))
 
 
-def unknown(seen: list[Symptom], excluded: list[str], own: bool) -> Finding:
+def unknown(seen: Sequence[Symptom], excluded: list[str], own: bool) -> Finding:
     """A symptom without a cause: says what was excluded rather than a wrong name. `own`: a run of this package."""
     first = min(seen, key=lambda symptom: symptom.onset_steps)
     told = (

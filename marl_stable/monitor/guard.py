@@ -17,8 +17,8 @@ import numpy as np
 
 from marl_stable.monitor.course import Course
 from marl_stable.monitor.detectors import Incident
-from marl_stable.monitor.pace import REPLACED, Host, Reading, readings
-from marl_stable.monitor.table import NETWORKS
+from marl_stable.monitor.pace import REPLACED, Reading, readings
+from marl_stable.monitor.table import NETWORKS, Host
 
 Kind = Literal["lowered_rate", "raised_rate", "reset_moments", "restored", "stopped", "warned"]
 

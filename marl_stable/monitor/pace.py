@@ -5,16 +5,12 @@ Shapes: R rows of an optimiser, L weight matrices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from marl_stable.monitor.table import NETWORKS
-
-Host = Mapping[str, Mapping[str, NDArray[np.float64]]]
-"""tag -> group -> numbers of one iteration."""
+from marl_stable.monitor.table import NETWORKS, Host
 
 # Runs that learned stayed below 0.02; 0.2, but for first batches at 77; 0.3, and 0.73 at ten times the usual rate.
 LONGEST_STEP = 0.1  # of the weights, rms to rms

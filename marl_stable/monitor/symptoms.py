@@ -5,6 +5,7 @@ A symptom is told of how a run is now, at its end or at its latest reading: one 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marl_stable.monitor import calibration, curves
-from marl_stable.monitor.case import Case
+from marl_stable.monitor.calibration import READS, lasting
+from marl_stable.monitor.case import Case, place
+from marl_stable.monitor.detectors import SAME_ACTION_SHARE, STUCK_DIMENSIONS_SHARE
 from marl_stable.monitor.recording import Series
 
 LATE = 0.25  # of the run so far: before that, nothing can be said of learning, nor of what agents do
-READS = 3  # latest readings that must agree
 UNRESPONSIVE = {"continuous": 0.05, "discrete": 0.02}  # of the half-range; of the information that actions could carry
-SAME = {"continuous": 0.8, "discrete": 0.95}  # of the dimensions; of all actions
+SAME = {"continuous": STUCK_DIMENSIONS_SHARE, "discrete": SAME_ACTION_SHARE}
 LEARNED = 0.1  # of the distance from random play to the best known return; less is nothing
 EQUAL = 0.98  # share of steps in which agents of a group act alike
 GROWN = 10.0  # a loss that many times its lowest level has diverged
@@ -33,9 +35,15 @@ class Symptom(NamedTuple):
     evidence: dict[str, float]
 
 
-def symptoms(case: Case) -> list[Symptom]:
+@functools.lru_cache(maxsize=1)  # most causes ask, of one case after the other
+def symptoms(case: Case) -> tuple[Symptom, ...]:
     """Every symptom that the case shows."""
-    return [found for look in SYMPTOMS if (found := look(case)) is not None]
+    return tuple(found for look in SYMPTOMS if (found := look(case)) is not None)
+
+
+def shows(case: Case, *names: str) -> bool:
+    """Whether the case shows any of these symptoms."""
+    return any(symptom.name in names for symptom in symptoms(case))
 
 
 def repeated_action(case: Case) -> Symptom | None:
@@ -48,11 +56,11 @@ def repeated_action(case: Case) -> Symptom | None:
         agent = same.where.get("agent")
         kind = kind_of(case, agent)
         responses = case.recording.series("actions/responsiveness", **same.where)
-        stuck = _lasting(same, same.values >= SAME[kind])
+        stuck = lasting(same.values >= SAME[kind], same.steps)
         if stuck is None or not responses or responses[0].values[-READS:].max() >= UNRESPONSIVE[kind]:
             continue
         evidence = {"sameness": float(same.values[-1]), "responsiveness": float(responses[0].values[-1])}
-        return Symptom("repeated_action", stuck, _at(same), evidence)
+        return Symptom("repeated_action", stuck, place(same), evidence)
     return _repeated_when_greedy(case)
 
 
@@ -127,10 +135,10 @@ def diverging_loss(case: Case) -> Symptom | None:
             continue
         level = curves.running_median(np.maximum(loss.values, 1e-30), 5)
         lowest = np.minimum.accumulate(level)
-        since = _lasting(loss, ~(level < GROWN * lowest))
+        since = lasting(~(level < GROWN * lowest), loss.steps)
         if since is not None and not curves.trend(loss.steps, np.log(level)).z < 0:
             return Symptom(
-                "diverging_loss", since, _at(loss), {"loss": float(loss.values[-1]), "lowest": float(lowest[-1])}
+                "diverging_loss", since, place(loss), {"loss": float(loss.values[-1]), "lowest": float(lowest[-1])}
             )
     return None
 
@@ -144,7 +152,7 @@ def non_finite(case: Case) -> Symptom | None:
             if bad.any():
                 at = int(series.steps[bad.argmax()])
                 if first is None or at < first.onset_steps:
-                    first = Symptom("non_finite", at, _at(series), {"share": float(series.values[bad].max())})
+                    first = Symptom("non_finite", at, place(series), {"share": float(series.values[bad].max())})
     return first
 
 
@@ -173,7 +181,7 @@ def identical_agents(case: Case) -> Symptom | None:
     for series in case.recording.series("equal_actions"):
         alike.setdefault(series.where.get("group", ""), []).append(series)
     for group, members in alike.items():
-        since = [_lasting(series, series.values >= EQUAL) for series in members]
+        since = [lasting(series.values >= EQUAL, series.steps) for series in members]
         known = [at for at in since if at is not None]
         if len(members) > 1 and len(known) == len(members):
             share = min(float(series.values[-1]) for series in members)
@@ -202,16 +210,3 @@ def kind_of(case: Case, agent: str | None) -> str:
 
 def _teams(case: Case) -> int:
     return len({group["team"] for group in (case.facts.get("spec") or {}).get("groups", [])})
-
-
-def _lasting(series: Series, outside: calibration.Bools) -> int | None:
-    """Since when a series is outside its limit up to now, late enough in the run and for enough readings."""
-    if len(outside) < READS or not outside[-READS:].all() or series.steps[-1] <= 0:
-        return None
-    inside = np.flatnonzero(~outside)
-    return int(series.steps[inside[-1] + 1]) if len(inside) else int(series.steps[0])
-
-
-def _at(series: Series) -> dict[str, Any]:
-    """The place as `diagnosis.json` has it: an agent says more than its group."""
-    return {part: name for part, name in series.where.items() if part != "group" or "agent" not in series.where}

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 Axis = Literal["row", "agent", "dimension", "feature", "layer", "unit"]
 Worst = Literal["mean", "max"]
 NETWORKS = ("actor", "critic")
+Host = Mapping[str, Mapping[str, NDArray[np.float64]]]
+"""An iteration's figures on the host: tag -> group -> numbers, in the shape of the tensor that they were."""
 PREFIX = "stability/"
 
 

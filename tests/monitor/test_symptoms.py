@@ -51,7 +51,7 @@ def test_no_learning_is_measured_from_random_play() -> None:
     assert names(("charts/return", WHOLE, 1.0 + 0.02 * NOISE), **known) == []  # it had learned by the first reading
     assert names(("charts/return", WHOLE, RISE + 0.05 * NOISE)) == []
     half = case(("charts/return", WHOLE, 0.02 * NOISE), total_steps=10 * N * EVERY)
-    assert symptoms(half) == []  # too early to tell
+    assert symptoms(half) == ()  # too early to tell
 
 
 def test_competing_teams_need_not_rise() -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from marl_stable.monitor import calibration
-from marl_stable.monitor.calibration import Bools, Floats
+from marl_stable.monitor.calibration import READS, Bools, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.rewards import constant_action_is_optimal
 from marl_stable.monitor.recording import Series, Where
-from marl_stable.monitor.symptoms import LATE, SAME, UNRESPONSIVE, kind_of, symptoms
+from marl_stable.monitor.symptoms import LATE, SAME, UNRESPONSIVE, kind_of, shows
 
-READS = 3
 SATURATED = 0.9  # share of greedy actions at a bound, or that have all the probability
 FLAT = 0.02  # mean slope of the tanh: the actor's gradient loses all but that
 GAP = 4.6  # of the two best logits: the best is 99 times as likely as the next
@@ -37,15 +36,16 @@ FAILING = ("no_learning", "repeated_action", "collapse_after_peak")
 )
 def observation_ignored(case: Case) -> list[Hit]:
     """A policy away from its bounds that answers alike to everything, and does not begin to see, in a failing run."""
-    if not _failing(case) or constant_action_is_optimal(case):
+    if not shows(case, *FAILING) or constant_action_is_optimal(case):
         return []
     for response in case.recording.series("actions/responsiveness"):
         deaf = response.values < UNRESPONSIVE[kind_of(case, response.where.get("agent"))]
-        if not _lately(case, response, deaf) or _rises(response.values) or not _varies(case, response.where):
+        since = _lately(case, response, deaf)
+        if since is None or _rises(response.values) or not _varies(case, response.where):
             continue
         if _at_bounds(case, response.where) is None:
             evidence = {"responsiveness": float(np.median(response.values[-READS:]))}
-            return [Hit(0.55, _since(response, deaf), place(response), evidence)]
+            return [Hit(0.55, since, place(response), evidence)]
     return []
 
 
@@ -61,14 +61,15 @@ def observation_ignored(case: Case) -> list[Hit]:
 )
 def actor_saturation(case: Case) -> list[Hit]:
     """An agent at its bounds (or with all probability on one action) that responds to nothing, in a failing run."""
-    if not _failing(case) or constant_action_is_optimal(case):
+    if not shows(case, *FAILING) or constant_action_is_optimal(case):
         return []
     for response in case.recording.series("actions/responsiveness"):
         deaf = response.values < UNRESPONSIVE[kind_of(case, response.where.get("agent"))]
         stuck = _at_bounds(case, response.where)
-        if stuck is not None and _lately(case, response, deaf):
+        if stuck is not None and _lately(case, response, deaf) is not None:
             evidence = {"saturation": float(stuck.values[-1]), "responsiveness": float(response.values[-1])}
-            return [Hit(0.6, _since(stuck, stuck.values > SATURATED), place(response), evidence)]
+            since = calibration.lasting(stuck.values > SATURATED, stuck.steps) or 0
+            return [Hit(0.6, since, place(response), evidence)]
     return []
 
 
@@ -85,7 +86,7 @@ def too_little_exploration(case: Case) -> list[Hit]:
 
     Where choices are drawn, that cannot be at any time; continuous ones may become precise, but not begin so.
     """
-    if any(symptom.name == "non_finite" for symptom in symptoms(case)):
+    if shows(case, "non_finite"):
         return []
     for same in case.recording.series("sameness"):
         discrete = kind_of(case, same.where.get("agent")) == "discrete"
@@ -96,8 +97,8 @@ def too_little_exploration(case: Case) -> list[Hit]:
         since = calibration.onset(alike, same.steps) if discrete else int(same.steps[0]) if alike[0] else None
         if since is not None and not case.config.get("init_from"):
             settings = {"algo.entropy_coef": 0.01} if "algo.entropy_coef" in case.config else None
-            at = 0 if since <= same.steps[0] else since
-            return [Hit(0.8, at, place(same), {"sameness": float(same.values[alike].max())}, None, settings)]
+            evidence = {"sameness": float(same.values[alike].max())}
+            return [Hit(0.8, calibration.began(since, same.steps), place(same), evidence, None, settings)]
     return []
 
 
@@ -108,14 +109,10 @@ def _has_choice(case: Case, where: Where) -> bool:
     return not single and not (legal and float(np.median(legal[0].values)) < CHOICES)
 
 
-def _failing(case: Case) -> bool:
-    return any(symptom.name in FAILING for symptom in symptoms(case))
-
-
-def _lately(case: Case, series: Series, outside: Bools) -> bool:
-    """Whether a series is outside its limit in the latest readings, and far enough into the run for that to matter."""
+def _lately(case: Case, series: Series, outside: Bools) -> int | None:
+    """Since when a series has been outside its limit up to now, far enough into the run for that to matter."""
     planned = case.facts.get("total_steps") or series.steps[-1]
-    return len(outside) >= READS and bool(outside[-READS:].all()) and bool(series.steps[-1] >= LATE * planned)
+    return calibration.lasting(outside, series.steps) if series.steps[-1] >= LATE * planned else None
 
 
 def _rises(values: Floats) -> bool:
@@ -141,10 +138,3 @@ def _at_bounds(case: Case, where: Where) -> Series | None:
         if not flat or any(flat):
             return share
     return None
-
-
-def _since(series: Series, outside: Bools) -> int:
-    """First of the steps from which on it has been outside."""
-    inside = np.flatnonzero(~outside)
-    first = inside[-1] + 1 if len(inside) else 0
-    return 0 if first == 0 else int(series.steps[min(first, len(outside) - 1)])

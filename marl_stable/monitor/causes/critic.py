@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from marl_stable.monitor import calibration, curves
+from marl_stable.monitor.calibration import READS
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.recording import Series
-from marl_stable.monitor.symptoms import symptoms
+from marl_stable.monitor.symptoms import shows
 
-READS = 3
 IMPOSSIBLE = 0.01  # share of values that no rewards met so far could bring
 APART = 3.0  # deviations of returns between mean value and mean return
 ERROR = 3.0  # rms temporal-difference error over the deviation of returns
@@ -27,7 +27,7 @@ def critic_divergence(case: Case) -> list[Hit]:
     """Values outside what is feasible: certain, whatever the task. Or far above returns, with growing errors."""
     for beyond in case.recording.series("infeasible"):
         out = beyond.values > IMPOSSIBLE
-        since = calibration.onset(out, beyond.steps, READS)
+        since = calibration.onset(out, beyond.steps)
         if since is None or out[0] or not out[-READS:].all() or not _paid(case, beyond):
             continue  # what is beyond from the first reading on has not run away: the critic began so
         return [Hit(0.9, since, place(beyond), {"infeasible": float(beyond.values[-1])}, None, _settings(case))]
@@ -37,7 +37,7 @@ def critic_divergence(case: Case) -> list[Hit]:
 def _paid(case: Case, beyond: Series) -> bool:
     """Whether rewards are numbers and were ever anything but 0: else no value is feasible."""
     means = case.recording.series("reward_mean", **beyond.where)
-    broken = any(symptom.name == "non_finite" for symptom in symptoms(case))
+    broken = shows(case, "non_finite")
     return not broken and any(float(np.abs(series.values).max()) > 0 for series in means)
 
 
@@ -53,7 +53,7 @@ def _far_from_returns(case: Case) -> list[Hit]:
         gap = np.abs(value.values[at] - mean.values) / spread.values
         grows = curves.trend(error.steps, np.log(np.maximum(error.values, 1e-12)))
         if gap[-READS:].min() > APART and error.values[-READS:].min() > ERROR and grows.z > 3:
-            since = calibration.onset(gap > APART, mean.steps, READS) or 0
+            since = calibration.onset(gap > APART, mean.steps) or 0
             evidence = {"value_over_return": float(gap[-1]), "td_scale": float(error.values[-1])}
             says = (
                 "Values of {who} are {value_over_return:.3g} deviations of returns from returns, and their errors grow "

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from marl_stable.monitor.calibration import Bools, onset
+from marl_stable.monitor.calibration import READS, Bools, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.recording import Series
 from marl_stable.monitor.symptoms import symptoms
 
-READS = 3
 DISPARATE = 100.0  # widest feature over the median one: beyond it, the others drown in a network's first layer
 CLIPPED = 0.2  # share of a feature's values beyond the normaliser's clip: there it tells above or below, nothing else
 JUMP = 30.0  # a feature whose scale changed by that factor is another feature
@@ -124,7 +123,7 @@ def _still(case: Case, series: Series) -> Bools:
 def _stopped(series: Series, still: Bools) -> int | None:
     if len(still) < 2 * READS or not still[-READS:].all() or still[:READS].any():
         return None
-    return onset(still, series.steps, READS)
+    return onset(still, series.steps)
 
 
 def _by_owner(features: list[Series]) -> dict[str, list[Series]]:

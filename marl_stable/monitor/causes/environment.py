@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from marl_stable.monitor.calibration import onset
+from marl_stable.monitor.calibration import READS, began, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.recording import Series
-from marl_stable.monitor.symptoms import symptoms
+from marl_stable.monitor.symptoms import shows, symptoms
 
-READS = 3
 ALWAYS = 0.9  # share of episode ends
 SHORTEST_LIMIT = 10  # steps; shorter games have a last round, and no limit
 CUT = 0.5  # share of executed actions that the environment's bounds changed
@@ -22,6 +21,11 @@ PADDED = 0.005  # share of a living agent's observations that are all zero
 FEWEST_FEATURES = 4  # so that nothing seen at all is no common observation
 OFTEN = 0.5  # of the latest readings
 FROZEN = 1e-9  # relative change of a weight matrix over an iteration
+WRONG_BOUNDS = {
+    "zero_width": "low is not below high, so that there is nothing to choose",
+    "infinite": "a bound is infinite",
+    "mismatch": "driven to its ends, the network does not reach the bounds",
+}
 
 
 @cause(
@@ -41,7 +45,7 @@ def time_limit_as_termination(case: Case) -> list[Hit]:
     share, spread = terminated[0].values, lengths[0].values
     if share[-READS:].min() < ALWAYS or spread[-READS:].max() > 0:
         return []
-    since = onset(share >= ALWAYS, terminated[0].steps, READS) or 0
+    since = onset(share >= ALWAYS, terminated[0].steps) or 0
     return [Hit(0.85, 0 if share[0] >= ALWAYS else since, {}, {"terminated": float(share[-1])})]
 
 
@@ -58,39 +62,30 @@ def _has_last_round(case: Case) -> bool:
     "action_range_mismatch",
     Stage.ENVIRONMENT,
     ("preflight",),
-    "In the range of {who}'s actions, {dimensions:.0f} dimensions are wrong: {kind}.",
+    "{share:.0%} of {who}'s actions are cut off at the bounds: the policy works outside them.",
     "Give each dimension of the action space finite bounds with low below high, and let the environment obey them.",
 )
 def action_range_mismatch(case: Case) -> list[Hit]:
     """Bounds without width, bounds that the network cannot reach, or bounds that cut off most of what it does."""
     for group, found in (case.facts["preflight"].get("range") or {}).items():
-        for kind in ("zero_width", "infinite", "mismatch"):
+        for kind, words in WRONG_BOUNDS.items():
             if found.get(kind):
                 where = {"group": group, "dimension": found[kind][0]}
-                return [Hit(0.97, 0, where, {"dimensions": float(len(found[kind]))}, _says(kind))]
+                says = "In the range of {who}'s actions, {dimensions:.0f} dimensions are wrong: " + words + "."
+                return [Hit(0.97, 0, where, {"dimensions": float(len(found[kind]))}, says)]
     for cut in case.recording.series("bound_clipped") if symptoms(case) else []:  # who learns may well play the bounds
         means = case.recording.series("preactivation", **cut.where)
         outside = bool(means) and float(means[0].values[0]) > OUTSIDE  # a policy that went there, not a range too small
         if len(cut.values) >= READS and (cut.values > CUT).all() and not outside:
-            says = "{share:.0%} of {who}'s actions are cut off at the bounds: the policy works outside them."
-            return [Hit(0.7, 0, place(cut), {"share": float(cut.values[-1])}, says, {"algo.squash": True})]
+            return [Hit(0.7, 0, place(cut), {"share": float(cut.values[-1])}, None, {"algo.squash": True})]
     return []
-
-
-def _says(kind: str) -> str:
-    words = {
-        "zero_width": "low is not below high, so that there is nothing to choose",
-        "infinite": "a bound is infinite",
-        "mismatch": "driven to its ends, the network does not reach the bounds",
-    }
-    return "In the range of {who}'s actions, {dimensions:.0f} dimensions are wrong: " + words[kind] + "."
 
 
 @cause(
     "action_has_no_effect",
     Stage.ENVIRONMENT,
     ("preflight",),
-    "Nothing that anybody sees or is paid depends on {what} of {who}.",
+    "Nothing that anybody sees or is paid depends on {who}'s actions.",
     "Look at how the environment reads actions: a wrong index, a wrong scale, rounding to one value, or an agent left "
     "out.",
 )
@@ -103,9 +98,7 @@ def action_has_no_effect(case: Case) -> list[Hit]:
     for agent, dimensions in dead.items():
         count = _dimensions(case, agent)
         if len(dimensions) >= count:
-            return [
-                Hit(0.9, 0, {"agent": agent}, {}, "Nothing that anybody sees or is paid depends on {who}'s actions.")
-            ]
+            return [Hit(0.9, 0, {"agent": agent}, {})]
         if len(dimensions) > DEAD * count:
             which = "dimensions " + ", ".join(map(str, dimensions)) + " of the actions"
             says = "Nothing that anybody sees or is paid depends on " + which + " of {who}."
@@ -152,7 +145,7 @@ def masking_error(case: Case) -> list[Hit]:
         share = float(late.mean())
         if len(late) < READS or not PADDED < share < 1 or (late > 0).mean() < OFTEN or _few_features(case, padded):
             continue
-        since = onset(padded.values > 0, padded.steps, READS) or 0
+        since = onset(padded.values > 0, padded.steps) or 0
         return [Hit(0.8, 0 if since <= padded.steps[READS - 1] else since, place(padded), {"padded": share})]
     return []
 
@@ -178,7 +171,7 @@ def untrained_parameters(case: Case) -> list[Hit]:
         if not known and (entry["group"], entry["network"]) not in refused:  # what has no number is not learned from
             where = {part: entry[part] for part in ("group", "network", "agent") if part in entry}
             return [Hit(0.95, 0, where | {"layer": entry["tensor"]}, {})]
-    if any(symptom.name == "non_finite" for symptom in symptoms(case)):
+    if shows(case, "non_finite"):
         return []
     for change in case.recording.series("layer_change"):
         others = case.recording.series("layer_change", group=change.where.get("group"))
@@ -190,9 +183,8 @@ def untrained_parameters(case: Case) -> list[Hit]:
             or _asleep(case, change.where)
         ):
             continue
-        since = onset(still, change.steps, READS)
-        at = 0 if since is None or since <= change.steps[0] else since
-        return [Hit(0.9, at, place(change), {"relative_change": float(change.values[-1])})]
+        since = onset(still, change.steps)
+        return [Hit(0.9, began(since or 0, change.steps), place(change), {"relative_change": float(change.values[-1])})]
     return []
 
 

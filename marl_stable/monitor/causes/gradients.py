@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from marl_stable.monitor import calibration, curves
-from marl_stable.monitor.calibration import Bools, Floats
+from marl_stable.monitor.calibration import READS, Bools, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.rates import STUNNED, Layer, is_idle, layers, learning_rate_too_low
 from marl_stable.monitor.recording import Series
 from marl_stable.monitor.symptoms import symptoms
 
-READS = 3
 SPIKE = 100.0  # largest gradient of an iteration over the usual one
 RECORD = 10.0  # a spike over all gradients before it
 AROUND, INFINITE = 11, 1e30  # readings that tell what is usual; stands for a norm that is not finite
@@ -71,11 +70,7 @@ def _spiked(case: Case, peak: Series) -> Hit | None:
         "spikes": float(len(spikes)),
         "memory": 1.0 if after is None else after,
     }
-    says = (
-        None
-        if after is not None
-        else "A gradient of the {network} of {who} was {peak_over_usual:,.3g} times as long as usual."
-    )
+    says = "A gradient of the {network} of {who} was {peak_over_usual:,.3g} times as long as usual."
     return Hit(confidence, int(peak.steps[at]), place(peak), evidence, says if after is None else None)
 
 
@@ -189,11 +184,9 @@ def _unremembered(case: Case, owned: list[Layer]) -> Hit | None:
     gain = memory.weight * (math.sqrt(hidden[-1]) if isinstance(hidden, list | tuple) and hidden else 0.0)
     share = _memory_share(case, memory.where, names)
     outside = (gain > REMEMBERED) | (share > OUTGROWN)
-    if len(outside) < READS or not outside[-READS:].all():
-        return None
-    inside = np.flatnonzero(~outside)
-    at = int(memory.steps[inside[-1] + 1]) if len(inside) else 0
-    return Hit(0.8, at, memory.where, {"gain": float(gain[-1]), "memory_over_others": float(share[-1])})
+    at = calibration.lasting(outside, memory.steps)
+    evidence = {"gain": float(gain[-1]), "memory_over_others": float(share[-1])}
+    return None if at is None else Hit(0.8, at, memory.where, evidence)
 
 
 def _memory_share(case: Case, where: dict[str, Any], names: list[str]) -> Floats:

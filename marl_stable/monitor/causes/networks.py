@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from marl_stable.monitor.calibration import Bools, onset
+from marl_stable.monitor.calibration import began, lasting, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
-from marl_stable.monitor.recording import Series
-from marl_stable.monitor.symptoms import symptoms
+from marl_stable.monitor.symptoms import shows
 
-READS, PROBES = 3, 2  # readings that must agree: of what is read in each iteration, and of what is probed now and then
+PROBES = 2  # readings that must agree, of what is read now and then
 FLAT = 4.0  # before the tanh: there it has lost 99.9% of its slope
 GAIN = 5.0  # by which a layer lengthens what it is given; healthy layers stay at 2
 ASLEEP = 0.5  # share of a layer's units
@@ -35,15 +34,10 @@ def activation_growth(case: Case) -> list[Hit]:
 
     A policy that does well so plays the bounds, which is healthy.
     """
-    if not harmed(case):
+    if not shows(case, *HARMED):
         return []
     found = [*_gains(case), *_answers(case)]
     return sorted(found, key=lambda hit: (hit.onset_steps, -hit.confidence))[:1]
-
-
-def harmed(case: Case) -> bool:
-    """Whether the run shows what such faults lead to."""
-    return any(symptom.name in HARMED for symptom in symptoms(case))
 
 
 def _gains(case: Case) -> Iterator[Hit]:
@@ -51,7 +45,7 @@ def _gains(case: Case) -> Iterator[Hit]:
     for weight in case.recording.series("layer_weight"):
         width = _inputs(case, weight.where)
         gain = weight.values * math.sqrt(width)
-        at = _since(gain > GAIN, weight, READS)
+        at = lasting(gain > GAIN, weight.steps)
         if width and at is not None:
             yield Hit(0.7, at, place(weight), {"gain": float(gain[-1])})
 
@@ -78,17 +72,9 @@ def _answers(case: Case) -> Iterator[Hit]:
     says = "Actions of {who} before the tanh reach {size:.3g}, where it has no slope left."
     confidence = 0.45 if "losses/entropy" in case.recording else 0.6
     for size in case.recording.series("preactivation"):
-        at = _since(size.values > FLAT, size, PROBES)
+        at = lasting(size.values > FLAT, size.steps, PROBES)
         if at is not None:
             yield Hit(confidence, at, place(size), {"size": float(size.values[-1])}, says)
-
-
-def _since(outside: Bools, series: Series, reads: int) -> int | None:
-    """Since when, up to now; 0 where it always was."""
-    if len(outside) < reads or not outside[-reads:].all():
-        return None
-    inside = np.flatnonzero(~outside)
-    return int(series.steps[inside[-1] + 1]) if len(inside) else 0
 
 
 @cause(
@@ -102,11 +88,11 @@ def _since(outside: Bools, series: Series, reads: int) -> int | None:
 )
 def dormant_units(case: Case) -> list[Hit]:
     """Most units of a layer are dormant, and the run fails; many a run that does well has as many."""
-    if not harmed(case):
+    if not shows(case, *HARMED):
         return []
     hits = []
     for share in case.recording.series("dormant"):
-        at = _since(share.values > ASLEEP, share, PROBES)
+        at = lasting(share.values > ASLEEP, share.steps, PROBES)
         if at is not None:
             hits.append(Hit(0.6, at, place(share), {"dormant": float(share.values[-1])}))
     return sorted(hits, key=lambda hit: (hit.onset_steps, -hit.evidence["dormant"]))[:1]
@@ -126,10 +112,10 @@ def batchnorm_mismatch(case: Case) -> list[Hit]:
     if not uses_batchnorm(case):
         return []
     for ratio in case.recording.series("first_ratio"):
-        at = onset(ratio.values > RATIO, ratio.steps, READS)
+        at = onset(ratio.values > RATIO, ratio.steps)
         if at is not None:
             factor = 1 + float(np.median(ratio.values[ratio.steps >= at]))
-            return [Hit(0.95, 0 if at <= ratio.steps[0] else at, place(ratio), {"factor": factor})]
+            return [Hit(0.95, began(at, ratio.steps), place(ratio), {"factor": factor})]
     return []
 
 

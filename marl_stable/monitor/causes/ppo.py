@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from marl_stable.monitor import calibration
-from marl_stable.monitor.calibration import Floats
+from marl_stable.monitor.calibration import READS, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.networks import uses_batchnorm
 from marl_stable.monitor.causes.rates import learning_rate_too_high, learning_rate_too_low
 from marl_stable.monitor.causes.rewards import leap
-from marl_stable.monitor.symptoms import symptoms
+from marl_stable.monitor.symptoms import shows, symptoms
 
-READS = 3
 RATIO = 0.01  # before any step new and old policy are one; rounding makes 1e-7 of it, with tiny deviations 1e-4
 FEW = 0.3  # of the samples are all that counts
 BIAS, STAYS = 0.75, 0.8  # deviations of returns; share that is left of it a third of the run later
@@ -49,10 +48,10 @@ HARMED = ("no_learning", "repeated_action", "collapse_after_peak", "identical_ag
 def ratio_explosion(case: Case) -> list[Hit]:
     """Ratios that are not 1 where they must be; or, more doubtful, that leave 1 without steps being too large."""
     for ratio in case.recording.series("first_ratio"):
-        at = calibration.onset(ratio.values > RATIO, ratio.steps, READS)
+        at = calibration.onset(ratio.values > RATIO, ratio.steps)
         if at is not None and not uses_batchnorm(case):
             evidence = {"first_ratio": float(np.median(ratio.values[ratio.steps >= at]))}
-            return [Hit(0.95, 0 if at <= ratio.steps[0] else at, place(ratio), evidence)]
+            return [Hit(0.95, calibration.began(at, ratio.steps), place(ratio), evidence)]
     return _few_samples(case)
 
 
@@ -60,7 +59,7 @@ def _few_samples(case: Case) -> list[Hit]:
     if not symptoms(case) or learning_rate_too_high(case):
         return []
     for share in case.recording.series("effective_samples"):
-        at = calibration.onset(share.values < FEW, share.steps, READS)
+        at = calibration.onset(share.values < FEW, share.steps)
         if at is not None:
             says = "Only {effective_samples:.0%} of what {who} did counts in its updates: the policy leaves it behind."
             evidence = {"effective_samples": float(share.values[share.steps >= at].min())}
@@ -153,10 +152,10 @@ def _senseless(case: Case, seen: Bias) -> bool:
 )
 def entropy_collapse(case: Case) -> list[Hit]:
     """Deterministic before anything was learned. What has learned and then decides is healthy."""
-    if not _harmed(case):
+    if not shows(case, *HARMED):
         return []
     for spread in _spreads(case):
-        at = _until_the_end(spread.entropy < spread.least, spread.steps)
+        at = calibration.lasting(spread.entropy < spread.least, spread.steps)
         if at is not None:
             return [Hit(0.6, at, spread.where, {"entropy": float(spread.entropy[-1])})]
     return []
@@ -173,17 +172,17 @@ def entropy_collapse(case: Case) -> list[Hit]:
 )
 def entropy_explosion(case: Case) -> list[Hit]:
     """As random as can be to the end, and nothing learned; or deviations so wide that only the bounds are played."""
-    if not _harmed(case):
+    if not shows(case, *HARMED):
         return []
     for std in case.recording.series("log_std"):
-        at = _until_the_end(std.values > WIDE, std.steps)
+        at = calibration.lasting(std.values > WIDE, std.steps)
         if at is not None:
             says = "The deviation of {who}'s actions has grown to {std:.3g}: most of them lie on the bounds."
             return [Hit(0.7, at, place(std), {"std": float(np.exp(std.values[-1]))}, says)]
     coefficient = case.config.get("algo.entropy_coef")
     strong = isinstance(coefficient, int | float) and coefficient >= STRONG
     for spread in _spreads(case):
-        at = _until_the_end(spread.entropy > spread.most, spread.steps)
+        at = calibration.lasting(spread.entropy > spread.most, spread.steps)
         if at is not None and at <= 0.5 * spread.steps[-1]:
             return [Hit(0.7 if strong else 0.5, at, spread.where, {"entropy": float(spread.entropy[-1])})]
     return []
@@ -215,15 +214,3 @@ def _spreads(case: Case) -> Iterator[Spread]:
             values = entropy.values / max(1, len(action["low"]))
             least = NO_DEVIATION + 0.5 * math.log(2 * math.pi * math.e)
             yield Spread(place(entropy), entropy.steps, values, least, math.log(2) - UNIFORM if squashed else math.inf)
-
-
-def _harmed(case: Case) -> bool:
-    return any(symptom.name in HARMED for symptom in symptoms(case))
-
-
-def _until_the_end(outside: calibration.Bools, steps: Any) -> int | None:
-    """Since when a series has been outside without a break; 0 where it always was."""
-    if len(outside) < READS or not outside[-READS:].all():
-        return None
-    inside = np.flatnonzero(~outside)
-    return int(steps[inside[-1] + 1]) if len(inside) else 0

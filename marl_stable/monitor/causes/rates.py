@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from marl_stable.monitor import calibration
-from marl_stable.monitor.calibration import Bools, Floats
-from marl_stable.monitor.case import CAUSES, Case, Hit, Stage, cause
-from marl_stable.monitor.symptoms import symptoms
+from marl_stable.monitor.calibration import READS, Bools, Floats
+from marl_stable.monitor.case import Case, Hit, Stage, cause
+from marl_stable.monitor.causes.networks import activation_growth
+from marl_stable.monitor.symptoms import shows, symptoms
 
-READS = 3
 STUNNED = 0.1  # gradients over what Adam remembers of them
 FAST = 0.03  # rms of a step over that of the weights; healthy networks begin at 0.002 to 0.015
 USUAL_STEP = 3e-3  # at which a proposed rate aims
@@ -136,8 +136,7 @@ def _too_far(case: Case, network: Network) -> Hit | None:
     moved = case.recording.series("update_ratio", **network.where)
     if network.where.get("network") != "actor" or not said or not moved or not symptoms(case):
         return None
-    grown = CAUSES.get("activation_growth")
-    if grown and any(hit.onset_steps <= 0 for hit in grown.look(case)):
+    if any(hit.onset_steps <= 0 for hit in activation_growth(case)):
         return None  # weights that are too large from the start make any step one too far
     kl = said[0]
     far = calibration.persistent(kl.values > HUGE_KL, 2, READS)
@@ -194,7 +193,7 @@ def learning_rate_too_low(case: Case) -> list[Hit]:
     planned = case.facts.get("total_steps") or 0
     if not len(case.recording.steps) or case.recording.steps[-1] < LATE * planned:
         return []
-    idle = any(symptom.name == "no_learning" for symptom in symptoms(case))
+    idle = shows(case, "no_learning")
     hits = [hit for network in networks(case) if (hit := _too_slow(case, network, idle)) is not None]
     return sorted(hits, key=lambda hit: hit.evidence["travelled"])[:1]
 

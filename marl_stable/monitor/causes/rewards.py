@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from marl_stable.monitor import calibration
+from marl_stable.monitor.calibration import READS
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.data import non_finite
 from marl_stable.monitor.recording import Series
-from marl_stable.monitor.symptoms import symptoms
+from marl_stable.monitor.symptoms import shows, symptoms
 
-READS = 3
 SMALLEST, LARGEST = 0.1, 30.0  # deviations of returns that networks learn without help
 MILD = 10.0  # times beyond these: no finding where the run shows no symptom
 OFFSET = 50.0  # median reward in robust deviations of rewards, at random; tasks without an offset have 1 to 3
@@ -290,7 +290,7 @@ def constant_action_is_optimal(case: Case) -> list[Hit]:
     random, constant = (_measured(baselines.get(name)) for name in ("random", "best_constant"))
     if random is None or constant is None or not len(returns):
         return []
-    if all(symptom.name != "repeated_action" for symptom in symptoms(case)):
+    if not shows(case, "repeated_action"):
         return []
     level = float(np.median(returns[-READS:]))
     error = max(float(np.ptp(entry["ci95"])) / 3.92 for entry in (random, constant))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from marl_stable.monitor import calibration
+from marl_stable.monitor.calibration import READS
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.rewards import (
     JUMP_Z,
@@ -18,8 +19,6 @@ from marl_stable.monitor.causes.rewards import (
     no_reward_signal,
     rescaled,
 )
-
-READS = 3
 
 
 @cause(

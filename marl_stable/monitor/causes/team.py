@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from marl_stable.monitor import calibration
+from marl_stable.monitor.calibration import READS
 from marl_stable.monitor.case import Case, Hit, Stage, cause
 from marl_stable.monitor.recording import Series
-from marl_stable.monitor.symptoms import LATE, symptoms
+from marl_stable.monitor.symptoms import LATE, shows, symptoms
 
-READS = 3
 ERRORS = 2.0  # standard errors by which a loss may be larger than it was measured
 CERTAIN = 5.0  # standard errors that a team mate's loss must exceed, for there to be anything to contribute
 SMALL = 0.2  # of the largest loss in the team: more is a contribution, if a smaller one
@@ -63,7 +63,7 @@ def lazy_agent(case: Case) -> list[Hit]:
 )
 def identical_policies(case: Case) -> list[Hit]:
     """A group whose agents cannot differ, in a run that has learned nothing or where all do the same at every step."""
-    if not any(symptom.name in FAILING for symptom in symptoms(case)) or _constant_is_best(case):
+    if not shows(case, *FAILING) or _constant_is_best(case):
         return []
     for group, members in _groups(case.recording.series("diversity")).items():
         late = [series.values[series.steps >= LATE * case.recording.steps[-1]][-READS:] for series in members]
