@@ -10,6 +10,10 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from marl_stable.interruption import Signals
+from marl_stable.investigate import contributions
+from tests.runs import Asked
+
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +25,15 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def interruptible() -> None:
     """Ctrl-C as Python has it: the processes of a parallel test run ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """The user's Ctrl-C while a run in this process trains; what is measured once it has finished is left in peace."""
+    found, measure = Asked(), contributions.measure
+    monkeypatch.setattr(Signals, "__call__", found)
+    monkeypatch.setattr(contributions, "measure", lambda agent, env, seed, interrupted: measure(agent, env, seed))
+    return found
 
 
 @pytest.fixture

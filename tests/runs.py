@@ -31,6 +31,22 @@ TINY = {
 }
 
 
+class Asked:
+    """Stands for the user's Ctrl-C: says so when it is asked for the n-th time."""
+
+    def __init__(self) -> None:
+        self.left = 10**9
+        self.count = 0
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        self.count += 1
+        return self.left < 0
+
+    def never(self) -> None:
+        self.left = 10**9
+
+
 def words(run: Path, *more: str) -> list[str]:
     """The arguments of a tiny training; what is in `more` wins."""
     return ["train", *(word for pair in TINY.items() for word in pair), "--run-dir", str(run), *more]

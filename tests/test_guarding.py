@@ -13,12 +13,22 @@ import torch
 
 from benchmarks.sabotage import at_boundaries
 from marl_stable.cli import main
-from marl_stable.interruption import Signals
 from marl_stable.investigate import baselines
 from marl_stable.monitor import guard, pace
 from marl_stable.report.metrics import read_metrics
 from marl_stable.training import Training
-from tests.runs import TINY, assert_equal, assert_same_run, checkpoint, incidents, metadata, networks, rows, train
+from tests.runs import (
+    TINY,
+    Asked,
+    assert_equal,
+    assert_same_run,
+    checkpoint,
+    incidents,
+    metadata,
+    networks,
+    rows,
+    train,
+)
 
 REPLAY = [
     *("--algo", "maddpg", "--algo.train-every", "48", "--algo.steps-per-update", "24", "--algo.batch-size", "16"),
@@ -161,24 +171,6 @@ def test_without_a_guard_nothing_is_done_about_it(level: str) -> None:
     with breaking(lose_the_critic, 240):
         assert tiny("run", PPO, *LONG, "--stability", level) == 0
     assert not is_finite("run")
-
-
-class Asked:
-    """Stands for the user's Ctrl-C: says so when it is asked for the n-th time."""
-
-    def __init__(self) -> None:
-        self.left = 10**9
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    found = Asked()
-    monkeypatch.setattr(Signals, "__call__", found)
-    return found
 
 
 @pytest.mark.parametrize("family", ALGORITHMS)

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from marl_stable.cli import main
-from marl_stable.interruption import Signals
 from marl_stable.investigate import baselines
 from marl_stable.report.metrics import read_metrics
 from tests.runs import (
     ROOT,
+    Asked,
     assert_equal,
     assert_same_run,
     checkpoint,
@@ -134,28 +134,6 @@ def quick_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def resume(run: Path, *more: str) -> int:
     return main(["train", "--resume", str(run), "--quiet", *more])
-
-
-class Asked:
-    """Stands for the user's Ctrl-C: says so when it is asked for the n-th time."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left = 10**9
-        self.count = 0
-        monkeypatch.setattr(Signals, "__call__", self)
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        self.count += 1
-        return self.left < 0
-
-    def never(self) -> None:
-        self.left = 10**9
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    return Asked(monkeypatch)
 
 
 @pytest.mark.usefixtures("quick_baselines")
@@ -364,6 +342,9 @@ for attempt in range(100):
         break
     assert os.WTERMSIG(status) == signal.SIGALRM
     kills += 1
+    if Path("run/metadata.json").exists() and '"finished"' in Path("run/metadata.json").read_text():
+        print(kills)  # only its diagnosis was cut short
+        break
 """
     more = ["--total-steps", "960", "--eval-every", "480", "--checkpoint-every", "48", "--quiet"]
     command = [sys.executable, "-c", code, json.dumps(words(Path("run"), *more))]

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from marl_stable.cli import main
-from marl_stable.interruption import Signals
 from marl_stable.investigate import baselines
-from tests.runs import assert_equal, assert_same_run, checkpoint, metadata
+from tests.runs import Asked, assert_equal, assert_same_run, checkpoint, metadata
 
 # Rounds of six steps of eight copies, in a ring of ten, so that it wraps within two rounds.
 TINY = [
@@ -36,24 +35,6 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(baselines, "EPISODES", 8)
     monkeypatch.setattr(baselines, "BUDGET_STEPS", 0)  # no search for the best constant action
-
-
-class Asked:
-    """Stands for the user's Ctrl-C: says so when it is asked for the n-th time."""
-
-    def __init__(self) -> None:
-        self.left, self.count = 10**9, 0
-
-    def __call__(self) -> bool:
-        self.left, self.count = self.left - 1, self.count + 1
-        return self.left < 0
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    found = Asked()
-    monkeypatch.setattr(Signals, "__call__", found)
-    return found
 
 
 def train(run: str, *more: str) -> int:

@@ -15,164 +15,42 @@ import torch
 from torch import Tensor
 
 from marl_stable.acting import at_random
-from marl_stable.agents.config import default_config
-from marl_stable.agents.ddpg_learner import DDPGLearner
 from marl_stable.agents.maddpg import MADDPG
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import EnvConfig, NetworkConfig
 from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.envs.particle import make
-from marl_stable.envs.probe import GAMES, Aim, Allowed, Match, Probe, Relay, Remember
+from marl_stable.envs.probe import GAMES, Aim, Match
 from marl_stable.evaluation import play
 from marl_stable.investigate import baselines, preflight
 from marl_stable.investigate.baselines import Outcomes, RandomPlay
-from marl_stable.investigate.dry_run import ALARM, ALIKE, NOT_FINITE, STAYED, UNTOUCHED, WARN, ranges, small_copy
-from marl_stable.investigate.effects import effects
-from marl_stable.networks.actors import PolicyBody
-from marl_stable.optim import GuardedAdam
-from marl_stable.types import Box, Discrete, EnvSpec, Group, MultiDiscrete, PerGroup
-from tests.agents.loops import assert_same, copied, make_agent, make_ddpg, train
+from marl_stable.investigate.dry_run import STAYED
+from marl_stable.types import Discrete, EnvSpec, Group, PerGroup
+from tests.agents.loops import assert_same, copied, train
+from tests.investigate.games import (
+    ALGORITHMS,
+    CPU,
+    Clipped,
+    ConstantFeature,
+    DeadDimension,
+    Healthy,
+    HeavyTail,
+    HugeFeature,
+    NotANumber,
+    OffsetReward,
+    TimeLimitAsEnd,
+    TinyFeature,
+    TinyReward,
+    TwiceTheSame,
+    Unrepeatable,
+    ZeroWidth,
+    inspected,
+    prepared,
+    remarks,
+)
 from tests.runs import assert_equal, metadata, networks
 from tests.runs import train as run
-
-CPU = torch.device("cpu")
-ALGORITHMS = ("mappo", "ippo", "maddpg", "matd3", "iddpg")
-
-
-def agent_for(env: BatchedEnv, algo: str, **settings: Any) -> MAPPO | MADDPG:
-    return (make_agent if algo in ("mappo", "ippo") else make_ddpg)(env, algo, **settings)
-
-
-def prepared(env: BatchedEnv, algo: str = "mappo", **settings: Any) -> tuple[MAPPO | MADDPG, RandomPlay]:
-    """An agent as a run begins with it, and the random play."""
-    played = baselines.random_play(env, 1)
-    agent = agent_for(env, algo, **settings)
-    agent.initialize_statistics(played.obs)
-    return agent, played
-
-
-def inspected(env: BatchedEnv, algo: str = "mappo", **settings: Any) -> dict[str, Any]:
-    agent, played = prepared(env, algo, **settings)
-    return preflight.inspect(agent, env, played, 1)
-
-
-def remarks(found: dict[str, Any]) -> set[str]:
-    """Everything that is not as it should be, by the limits of the theory."""
-    bad = set()
-    for paid in found["rewards"].values():
-        bad |= {"non_finite reward"} if paid["non_finite"] else set()
-        bad |= {"never paid"} if paid["scale"] == 0 else set()
-        bad |= {"tail"} if (paid["tail_ratio"] or 0) > 50 else set()
-        bad |= {"offset"} if (paid["offset_ratio"] or 0) > 10 else set()
-        bad |= set() if 0.1 <= paid["return_std"] <= 30 else {"return_std"}
-        bad |= {"reward_share"} if (paid["reward_share"] or 0) < 1e-4 else set()
-    for seen in found["observations"].values():
-        bad |= {key for key, value in seen.items() if key not in ("features", "clock") and value}
-    bad |= {"same_length"} if found["ends"]["same_length"] else set()
-    effect = found["effects"]
-    bad |= {key for key in ("without_effect", "like_choice_0", "untried") if effect[key]}
-    bad |= set() if effect["repeatable"] else {"not repeatable"}
-    for faults in found["range"].values():
-        bad |= {key for key, places in faults.items() if places}
-    bad |= {"first_step" for reach in found["first_step"].values() if reach["value"] > reach["warn"]}
-    return bad | {key for key in ("untrained", "non_finite") if found[key]}
-
-
-class Healthy(Probe):
-    """Five steps, cut off: minus the squared distance of two continuous actions to the first two of three features."""
-
-    agents, obs_size, length, cut_off, best_return = 2, 3, 5, True, 0.0
-    action: Any = Box((-1.0, -2.0), (1.0, 2.0))
-
-    @staticmethod
-    def value(gamma: float) -> float:
-        return 0.0
-
-    def _begin(self) -> Tensor:
-        return self.changed(self._uniform())
-
-    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        reward = -(action - self.obs[..., :2]).square().sum(-1)
-        return self.paid(reward), self.changed(self._uniform())
-
-    def changed(self, obs: Tensor) -> Tensor:
-        return obs
-
-    def paid(self, reward: Tensor) -> Tensor:
-        return reward
-
-
-class DeadDimension(Healthy):
-    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        return super()._play(action * torch.tensor([1.0, 0.0]))
-
-
-class ZeroWidth(Healthy):
-    action = Box((-1.0, 0.5), (1.0, 0.5))
-
-
-class ConstantFeature(Healthy):
-    def changed(self, obs: Tensor) -> Tensor:
-        return torch.cat([obs[..., :2], torch.full_like(obs[..., 2:], 7.0)], dim=-1)
-
-
-class HugeFeature(Healthy):
-    def changed(self, obs: Tensor) -> Tensor:
-        return obs * torch.tensor([1.0, 1.0, 1e4])
-
-
-class TinyFeature(Healthy):
-    def changed(self, obs: Tensor) -> Tensor:
-        return obs * torch.tensor([1.0, 1.0, 1e-4])
-
-
-class TwiceTheSame(Healthy):
-    def changed(self, obs: Tensor) -> Tensor:
-        return torch.cat([obs[..., :2], obs[..., :1]], dim=-1)
-
-
-class Clipped(Healthy):
-    def changed(self, obs: Tensor) -> Tensor:
-        return torch.cat([obs[..., :2], obs[..., 2:].clamp_max(-0.5)], dim=-1)
-
-
-class NotANumber(Healthy):
-    """One copy sees NaN in its second feature at each episode's beginning."""
-
-    def _begin(self) -> Tensor:
-        obs = self._uniform()
-        obs[0, 1, 2] = torch.nan
-        return obs
-
-
-class TinyReward(Healthy):
-    def paid(self, reward: Tensor) -> Tensor:
-        return 1e-4 * reward
-
-
-class OffsetReward(Healthy):
-    def paid(self, reward: Tensor) -> Tensor:
-        return reward + 1000
-
-
-class HeavyTail(Healthy):
-    def paid(self, reward: Tensor) -> Tensor:
-        rare = torch.rand(reward.shape, generator=self.generator) < 0.005
-        return torch.where(rare, -1e4, reward)
-
-
-class TimeLimitAsEnd(Healthy):
-    cut_off = False
-
-
-class Unrepeatable(Healthy):
-    """Draws that no seed begins."""
-
-    unseeded = torch.Generator().manual_seed(0)
-
-    def changed(self, obs: Tensor) -> Tensor:
-        return obs + 1e-3 * torch.rand(obs.shape, generator=self.unseeded)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
@@ -341,250 +219,6 @@ def test_games_of_one_step_are_not_taken_for_time_limits() -> None:
     assert found["ends"]["same_length"] is True
     assert found["observations"]["agent_0"]["clock"] == [0]  # which makes a true end of it
     assert inspected(GAMES["Endless"](20, CPU))["observations"]["agent_0"]["clock"] == []
-
-
-# ---- effects
-
-
-class Switch(Match):
-    """Choices 0 and 2 do the same."""
-
-    action = Discrete(4)
-
-    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.tensor([0.0, 1, 0, 2])[action], self._constant(0.0)
-
-
-class Locks(Match):
-    """The first of three choices is not looked at."""
-
-    action = MultiDiscrete((2, 3, 2), (0, 0, 0))
-
-    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        return (action[..., 1] + 10 * action[..., 2]).float(), self._constant(0.0)
-
-
-def test_choices_that_do_the_same_as_the_first_are_listed() -> None:
-    found = effects(Switch(6, CPU), 1)
-    assert found["like_choice_0"] == [{"agent": "agent_0", "choices": [2]}]
-    assert found["without_effect"] == found["untried"] == []
-    found = effects(Locks(1, CPU), 1)
-    assert found["without_effect"] == [{"agent": "agent_0", "dimension": 0}]
-    assert found["like_choice_0"] == found["untried"] == []
-
-
-@pytest.mark.parametrize("copies", [1, 3, 64])
-@pytest.mark.parametrize("game", [Match, Aim, Remember, Allowed, Relay, GAMES["Recall"], GAMES["Roles"]])
-def test_what_has_an_effect_is_found_with_few_copies_and_many(game: type[Probe], copies: int) -> None:
-    found = effects(game(copies, CPU), 1)
-    assert found["repeatable"]
-    assert found["without_effect"] == found["like_choice_0"] == []
-    assert found["untried"] == [] or (game is Allowed and copies < 64)  # where one action alone is allowed
-
-
-@pytest.mark.parametrize("game", ["Silence", "Endless", "Ending"])
-def test_games_in_which_nothing_can_be_done(game: str) -> None:
-    assert effects(GAMES[game](8, CPU), 1)["without_effect"] == [{"agent": "agent_0"}]
-
-
-def test_illegal_actions_are_never_tried_and_bounds_are_kept() -> None:
-    class Obeyed(Allowed):
-        def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
-            assert self.obs[..., 1:].gather(-1, action.unsqueeze(-1)).eq(1).all()
-            return super()._play(action)
-
-    class Within(Aim):
-        def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
-            low, high = torch.tensor(self.action.low), torch.tensor(self.action.high)
-            assert ((action >= low) & (action <= high)).all()
-            return super()._play(action)
-
-    effects(Obeyed(32, CPU), 1)
-    effects(Within(32, CPU), 1)
-
-
-def test_one_choice_alone_cannot_be_changed() -> None:
-    class Forced(Match):
-        action = Discrete(1)
-
-    assert effects(Forced(4, CPU), 1)["untried"] == [{"agent": "agent_0"}]
-
-
-def test_only_so_many_steps_are_played() -> None:
-    class Counted(Healthy):
-        steps = 0
-        length = 100
-
-        def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
-            Counted.steps += self.num_envs
-            return super()._play(action)
-
-    class Many(Counted):
-        action = Discrete(200)
-
-        def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
-            return super()._play(action.unsqueeze(-1) * torch.tensor([0.01, 0.02]))
-
-    found = effects(Many(4, CPU), 1)
-    assert found["without_effect"] == found["like_choice_0"] == found["untried"] == []
-    assert Counted.steps <= 1_000
-    Counted.steps = 0
-    effects(Many(600, CPU), 1)
-    assert Counted.steps == 3 * 8 * 600
-
-
-def test_what_was_not_tried_for_want_of_steps_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Crowd(Healthy):
-        agents = 10
-
-    monkeypatch.setattr("marl_stable.investigate.effects.BUDGET", 160)  # two pairs of plays, and the repetition
-    found = effects(Crowd(4, CPU), 1)
-    assert len(found["untried"]) == 20 - 2 * 4
-    assert found["without_effect"] == []
-
-
-def test_the_first_number_of_a_continuous_push_is_nothing_in_the_particle_world() -> None:
-    found = effects(make("simple_spread_v3", 20, CPU, continuous_actions=True), 1)
-    assert found["without_effect"] == [{"agent": f"agent_{i}", "dimension": 0} for i in range(3)]
-
-
-# ---- the dry run
-
-
-def skip(monkeypatch: pytest.MonkeyPatch, index: int) -> None:
-    """Optimisers that leave one parameter of each network as it was."""
-    step = GuardedAdam.step
-
-    def forgetful(self: GuardedAdam, *arguments: Any, **more: Any) -> Any:
-        before = self.parameters[index].detach().clone()
-        stats = step(self, *arguments, **more)
-        self.parameters[index].data.copy_(before)
-        return stats
-
-    monkeypatch.setattr(GuardedAdam, "step", forgetful)
-
-
-@pytest.mark.parametrize("algo", ["mappo", "maddpg"])
-def test_a_tensor_that_the_optimiser_skips_is_named(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent, _ = prepared(Healthy(20, CPU), algo)
-    learner = agent.learners["agent"]
-    names = {part: list(dict(getattr(learner, part).named_parameters())) for part in ("actor", "critic")}
-    skip(monkeypatch, 1)
-    found = inspected(Healthy(20, CPU), algo)["untrained"]
-    expected = [(part, names[part][1]) for part in ("actor", "critic")]
-    assert [(x["network"], x["tensor"]) for x in found] == expected
-    assert {(x["group"], x["why"]) for x in found} == {("agent", STAYED)}
-
-
-def test_where_agents_are_apart_the_agent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = GuardedAdam.step
-
-    def second_stays(self: GuardedAdam, *arguments: Any, **more: Any) -> Any:
-        before = self.flat[1:].clone()
-        stats = step(self, *arguments, **more)
-        self.flat[1:].copy_(before)
-        return stats
-
-    monkeypatch.setattr(GuardedAdam, "step", second_stays)
-    found = inspected(Healthy(20, CPU), "ippo", share=False)["untrained"]
-    assert {x["agent"] for x in found} == {"agent_1"}
-    assert {x["network"] for x in found} == {"actor", "critic"}
-
-
-def test_targets_that_do_not_follow_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DDPGLearner, "follow", lambda self: None)
-    found = inspected(Healthy(20, CPU), "maddpg")["untrained"]
-    assert [(x["network"], x["tensor"]) for x in found] == [("target_actor", "all"), ("target_critic", "all")]
-
-
-class Nothing(Match):
-    """Nothing is seen or paid, in one step."""
-
-    def _begin(self) -> Tensor:
-        return self._constant(1.0)
-
-    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(self.obs.squeeze(-1)), self._constant(1.0)
-
-
-class Blind(Match):
-    """Nothing is seen: the first layer's weights have nothing to multiply."""
-
-    def _begin(self) -> Tensor:
-        return self._constant(1.0)
-
-    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        return (action == 1).float(), self._constant(1.0)
-
-
-def test_where_there_was_no_gradient_it_is_said_why() -> None:
-    found = inspected(Nothing(20, CPU), entropy_coef=0.0)["untrained"]
-    assert {x["why"] for x in found} == {ALIKE}
-    assert {x["network"] for x in found} >= {"actor"}
-    found = inspected(Blind(20, CPU), "ippo")["untrained"]
-    assert {(x["tensor"], x["why"]) for x in found} == {
-        ("body.network.hidden.0.weight", UNTOUCHED),
-    }
-
-
-def test_a_gradient_that_is_not_finite_is_named() -> None:
-    class Broken(Healthy):
-        def paid(self, reward: Tensor) -> Tensor:
-            return torch.full_like(reward, torch.nan)
-
-    found = inspected(Broken(20, CPU), normalize_value=False, normalize_reward=False)
-    assert {"group": "agent", "network": "critic"} in found["non_finite"]
-    assert {x["why"] for x in found["untrained"] if x["network"] == "critic"} == {NOT_FINITE}
-
-
-@pytest.mark.parametrize("squash", [True, False])
-def test_the_networks_range_is_the_environments(squash: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Wide(Healthy):
-        action = Box((-3e6, 0.0), (5e6, 0.01))
-
-    nothing: dict[str, list[int]] = {"zero_width": [], "infinite": [], "mismatch": []}
-    assert inspected(Wide(20, CPU), squash=squash)["range"] == {"agent": nothing}
-    assert inspected(Wide(20, CPU), "maddpg")["range"] == {"agent": nothing}
-    monkeypatch.setattr(PolicyBody, "_scaled", lambda self, canonical: canonical * torch.tensor([1.0, 2.0]))
-    assert inspected(Healthy(20, CPU), "maddpg")["range"] == {"agent": nothing}
-    monkeypatch.setattr(PolicyBody, "_scaled", lambda self, canonical: canonical)
-    assert inspected(Healthy(20, CPU), "maddpg")["range"] == {"agent": nothing | {"mismatch": [1]}}
-
-
-def test_no_bounds_are_infinite() -> None:
-    class Unbounded(Healthy):
-        action = Box((-1.0, -np.inf), (1.0, np.inf))
-
-    found = ranges(small_copy(agent_for(Unbounded(4, CPU), "mappo", squash=False), 4))
-    assert found["agent"]["infinite"] == [1]
-    assert found["agent"]["zero_width"] == []
-
-
-def test_the_first_step_is_the_rate_times_the_size_of_the_last_hidden_layer() -> None:
-    env = Healthy(20, CPU)
-    agent, played = prepared(env, "maddpg", lr=1e-3, actor_lr=5e-4)
-    learner = agent.learners["agent"]
-    obs = played.obs["agent"]
-    with torch.no_grad():
-        hidden = learner.actor.body.network.hidden(
-            learner.actor.body._introduced(learner.normalized(obs)).flatten(0, 1)
-        )
-    reach = preflight.inspect(agent, env, played, 1)["first_step"]["agent"]
-    assert reach == {
-        "value": pytest.approx(5e-4 * float(hidden.abs().sum(-1).mean()), rel=0.05),
-        "warn": WARN,
-        "alarm": ALARM,
-    }
-
-
-@pytest.mark.parametrize("algo", ["mappo", "maddpg"])
-def test_the_budget_leaves_defaults_in_peace_and_warns_of_thirty_times_the_rate(algo: str) -> None:
-    default = default_config(algo)
-    values = []
-    for factor in (1, 30):
-        found = inspected(Healthy(20, CPU), algo, network=default.network, lr=factor * default.lr)
-        values.append(found["first_step"]["agent"]["value"])
-    assert values[0] < WARN / 2 < WARN < values[1]
 
 
 # ---- nothing changes

@@ -17,8 +17,6 @@ import torch
 import marl_stable as ms
 from benchmarks.faults.conditions import FAULTS
 from benchmarks.sabotage import SABOTAGE, sabotaged
-from marl_stable.agents.maddpg import MADDPG
-from marl_stable.agents.mappo import MAPPO
 from marl_stable.diagnosing import read_case
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.envs.probe import Aim, Match, Roles
@@ -27,18 +25,8 @@ from marl_stable.monitor.case import CAUSES, Case
 from marl_stable.monitor.diagnosis import diagnose
 from marl_stable.policy import load_agent
 from marl_stable.types import Box, PerGroup, Step
+from tests.monitor.causes.trainings import OFF, ON, PROBE, SPREAD
 
-SPREAD = "particle/simple_spread_v3"
-PROBE = "marl_stable.envs.probe:"
-ON = {"algo": "mappo", "algo__batch_size": 160, "algo__num_minibatches": 2, "total_steps": 4_000}
-OFF = {
-    "algo": "maddpg",
-    "algo__batch_size": 64,
-    "algo__train_every": 200,
-    "algo__warm_up": 400,
-    "algo__steps_per_update": 20,
-    "total_steps": 4_000,
-}
 RAW = {"algo__normalize_obs": False, "algo__normalize_value": False, "algo__normalize_reward": False}
 
 
@@ -176,12 +164,6 @@ def parts(num_envs: int, device: torch.device) -> BatchedEnv:
 def mixed_up(num_envs: int, device: torch.device) -> BatchedEnv:
     """Many of it."""
     return MixedUp(num_envs, device)
-
-
-@pytest.fixture
-def always_probing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for algorithm in (MAPPO, MADDPG):
-        monkeypatch.setattr(algorithm, "probe_every", property(lambda self: 1))
 
 
 def trained(path: Path, run: Run) -> Case:

@@ -15,24 +15,14 @@ import pytest
 
 import marl_stable as ms
 from benchmarks.sabotage import SABOTAGE, sabotaged
-from marl_stable.agents.maddpg import MADDPG
-from marl_stable.agents.mappo import MAPPO
 from marl_stable.diagnosing import read_case
 from marl_stable.monitor.case import CAUSES, Case
 from marl_stable.monitor.diagnosis import diagnose
+from tests.monitor.causes.trainings import OFF, ON, PROBE, SPREAD
 
-PROBE = "marl_stable.envs.probe:"
-SPREAD = "particle/simple_spread_v3"
+pytestmark = pytest.mark.usefixtures("always_probing")
 MATCH, AIM, REMEMBER = PROBE + "Match", PROBE + "Aim", PROBE + "Remember"
-ON = {"algo": "mappo", "algo__batch_size": 160, "algo__num_minibatches": 2, "total_steps": 2_400}
-OFF = {
-    "algo": "maddpg",
-    "algo__batch_size": 64,
-    "algo__train_every": 200,
-    "algo__warm_up": 400,
-    "algo__steps_per_update": 20,
-    "total_steps": 4_000,
-}
+SHORT = {**ON, "total_steps": 2_400}
 OURS = {
     kind.name
     for kind in CAUSES.values()
@@ -57,43 +47,39 @@ UNCLIPPED = {"algo__max_grad_norm": "none"}
 GRU = {"algo__network__recurrent": "gru"}
 BATCH = {"algo__network__norm": "batch"}
 RUNS = {
-    "fast, on": Run("learning_rate_too_high", ON | {"algo__lr": 1.0}),
+    "fast, on": Run("learning_rate_too_high", SHORT | {"algo__lr": 1.0}),
     "fast, off": Run("learning_rate_too_high", OFF, sabotage="learning_rate_high", dose=100),
-    "slow, on": Run("learning_rate_too_low", ON | {"algo__lr": 1e-7}),
+    "slow, on": Run("learning_rate_too_low", SHORT | {"algo__lr": 1e-7}),
     "slow, off": Run("learning_rate_too_low", OFF | {"algo__lr": 1e-7}),
-    "spike, on": Run("exploding_gradients", ON | UNCLIPPED, sabotage="gradient_spike", onset=1_600),
+    "spike, on": Run("exploding_gradients", SHORT | UNCLIPPED, sabotage="gradient_spike", onset=1_600),
     "spike, off": Run("exploding_gradients", OFF | UNCLIPPED, sabotage="gradient_spike", onset=2_000),
     "final layer": Run(
-        "activation_growth", ON, AIM, "large_final_layer", 1e4, where={"network": "actor", "layer": "final"}
+        "activation_growth", SHORT, AIM, "large_final_layer", 1e4, where={"network": "actor", "layer": "final"}
     ),
-    "all weights": Run("activation_growth", ON, AIM, "large_weights", 30),
+    "all weights": Run("activation_growth", SHORT, AIM, "large_weights", 30),
     "all weights, off": Run("activation_growth", OFF | {"seed": 3}, AIM, "large_weights", 30),
-    "wrong log-probabilities": Run("ratio_explosion", ON, sabotage="log_prob_mismatch"),
-    "wrong observations": Run("ratio_explosion", ON, AIM, "moved_observations"),
-    "wrong units": Run("value_normalisation", ON | {"seed": 2}, PROBE + "Recall", "value_normaliser", 3),
-    "two functions": Run("batchnorm_mismatch", ON | BATCH, AIM, "batchnorm_mode"),
-    "decided": Run("entropy_collapse", ON | {"total_steps": 3_200}, AIM, "entropy_coefficient_negative", -1, slack=0.5),
-    "floor": Run("vanishing_gradients", ON | {"algo__adam_eps": 3.0}, SPREAD),
-    "sleeping": Run("dormant_units", ON, SPREAD, "killed_units", 0.9),
-    "memory": Run(
-        "recurrent_gradients", ON | {"algo__network__recurrent": "gru"}, SPREAD, "large_recurrent_weights", 30
+    "wrong log-probabilities": Run("ratio_explosion", SHORT, sabotage="log_prob_mismatch"),
+    "wrong observations": Run("ratio_explosion", SHORT, AIM, "moved_observations"),
+    "wrong units": Run("value_normalisation", SHORT | {"seed": 2}, PROBE + "Recall", "value_normaliser", 3),
+    "two functions": Run("batchnorm_mismatch", SHORT | BATCH, AIM, "batchnorm_mode"),
+    "decided": Run(
+        "entropy_collapse", SHORT | {"total_steps": 3_200}, AIM, "entropy_coefficient_negative", -1, slack=0.5
     ),
-    "undecided": Run("entropy_explosion", ON | {"algo__entropy_coef": 10.0, "algo__lr_schedule": "constant"}, AIM),
+    "floor": Run("vanishing_gradients", SHORT | {"algo__adam_eps": 3.0}, SPREAD),
+    "sleeping": Run("dormant_units", SHORT, SPREAD, "killed_units", 0.9),
+    "memory": Run(
+        "recurrent_gradients", SHORT | {"algo__network__recurrent": "gru"}, SPREAD, "large_recurrent_weights", 30
+    ),
+    "undecided": Run("entropy_explosion", SHORT | {"algo__entropy_coef": 10.0, "algo__lr_schedule": "constant"}, AIM),
 }
 HEALTHY = {
-    "mappo, continuous": (ON, AIM),
-    "mappo, memory": (ON | GRU, REMEMBER),
-    "mappo, batchnorm": (ON | BATCH, MATCH),
+    "mappo, continuous": (SHORT, AIM),
+    "mappo, memory": (SHORT | GRU, REMEMBER),
+    "mappo, batchnorm": (SHORT | BATCH, MATCH),
     "maddpg": (OFF, MATCH),
     "matd3": (OFF | {"algo": "matd3"}, MATCH),
-    "a spike that was clipped": (ON, MATCH),
+    "a spike that was clipped": (SHORT, MATCH),
 }
-
-
-@pytest.fixture(autouse=True)
-def always_probing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for algorithm in (MAPPO, MADDPG):
-        monkeypatch.setattr(algorithm, "probe_every", property(lambda self: 1))
 
 
 def trained(path: Path, env: str, flags: Mapping[str, Any]) -> Case:
