@@ -104,16 +104,16 @@ def _losing_the_actor(onset: int) -> AbstractContextManager[None]:
         if left and training.steps >= left[0]:
             left.pop()
             optimizer: Any = next(iter(training.agent.learners.values())).actor_optimizer
-            optimizer.step = _spoiled(optimizer)
+            optimizer.move = _spoiled(optimizer)
 
     return at_boundaries(plant)
 
 
 def _spoiled(optimizer: Any) -> Callable[..., Any]:
-    step = optimizer.step
+    step = optimizer.move
 
     def spoiled(*given: Any) -> Any:
-        optimizer.step = step
+        optimizer.move = step
         stats = step(*given)
         optimizer.flat.fill_(math.nan)
         return stats

@@ -2,7 +2,8 @@
 
 Shapes: R rows of an optimiser, W norms of the window.
 
-Norms are taken in 16 at a time: between two of these a step costs one copy. Nothing here waits for the device.
+Norms are taken in 16 at a time: between two of these a step costs one copy. Nothing here waits for the device, and
+what a step reads changes in place, so that a recorded step (`graphs.py`) reads it as well.
 """
 
 from __future__ import annotations
@@ -78,19 +79,13 @@ class AdaptiveClip(NormHistory):
         super().__init__(rows, device)
         self.limit = torch.full((rows,), self.FIRST_LIMIT, device=device)
 
-    def __call__(self, norm: Tensor) -> Tensor:
-        """The limit `(R,)` for this step; `norm (R,)` then enters the window."""
-        limit = self.limit
-        self.add(norm)
-        return limit
-
     def _capped(self) -> Tensor:
         return torch.minimum(self.block, self.limit)
 
     def _refresh(self) -> None:
         median, sigma = self._spread()
         limit = (median.exp() * _reach(sigma)).clamp_min(LOWEST)
-        self.limit = torch.where(torch.isfinite(limit), limit, self.limit)
+        self.limit.copy_(torch.where(torch.isfinite(limit), limit, self.limit))
 
     def state_dict(self) -> dict[str, Any]:
         """The window and the limit."""
@@ -99,7 +94,7 @@ class AdaptiveClip(NormHistory):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         super().load_state_dict(state)
-        self.limit = state["limit"].to(self.limit, copy=True)
+        self.limit.copy_(state["limit"])
 
 
 class Spikes(NormHistory):
@@ -122,24 +117,18 @@ class Spikes(NormHistory):
         self._none = torch.full((rows,), torch.inf, device=device)
         self._finite = torch.full((rows,), self.FINITE, device=device)
         self.median = torch.full((rows,), torch.nan, device=device)  # of log norms
-        self.limit, self._harmful = self._none, self._finite  # norms above are spikes; and such as may be acted upon
-        self._cut = self.most  # the limit for spikes
-        self._bar = self._finite  # rows above it do not move
-        self.credit = torch.full((rows,), self.IN_A_ROW, device=device)  # steps that may be skipped, and those done
-        self.asked = 0  # steps since that was settled
+        self.limit = self._none.clone()  # norms above it are spikes
+        self._harmful = self._finite.clone()  # such as may be acted upon
+        self._cut = self.most.clone()  # the limit for spikes
+        self.left = torch.full((rows,), self.IN_A_ROW, device=device)  # steps that may be skipped
 
     def admit(self, norm: Tensor) -> Tensor:
         """`(R,)` which rows may move: those without a spike or a norm that is not finite, and not all spikes."""
-        return norm <= self._bar
+        return norm <= torch.where(self.left >= 1, self._harmful, self._finite)
 
     def settle(self, moved: Tensor) -> None:
         """After a step that `admit` was asked about: `moved (R,)` is 1 for rows that did."""
-        self.credit.add_(moved)
-        self.asked += 1
-        self._bar = self._barred()
-
-    def _barred(self) -> Tensor:
-        return torch.where(self.credit >= self.asked + 1, self._harmful, self._finite)
+        self.left.add_(moved).sub_(1.0)
 
     def cut(self, norm: Tensor) -> Tensor:
         """`(R,)` the limits for norms that may be spikes."""
@@ -147,19 +136,17 @@ class Spikes(NormHistory):
 
     def _refresh(self) -> None:
         self._derive()
-        self.credit = ((self.credit - self.asked).clamp_min(0.0) + self.REFILL).clamp_max(self.IN_A_ROW)
-        self.asked = 0
-        self._bar = self._barred()
+        self.left.clamp_min_(0.0).add_(self.REFILL).clamp_max_(self.IN_A_ROW)
 
     def _derive(self) -> None:
         self.median, sigma = self._spread()
         enough = self.ring.isfinite().sum(0) >= self.WARM_UP
         usual = self.median.exp().clamp_min(LOWEST)
         far = (self.median + self.Z * (sigma + 1e-3)).exp()
-        self.limit = torch.where(enough, torch.maximum(far, self.TIMES * usual), self._none)
+        self.limit.copy_(torch.where(enough, torch.maximum(far, self.TIMES * usual), self._none))
         harmful = self.limit.clamp(self.HARMLESS, self.FINITE)
-        self._harmful = torch.where(usual > LOWEST, harmful, self._finite)
-        self._cut = torch.where(enough, torch.minimum(usual * _reach(sigma), self.most), self.most)
+        self._harmful.copy_(torch.where(usual > LOWEST, harmful, self._finite))
+        self._cut.copy_(torch.where(enough, torch.minimum(usual * _reach(sigma), self.most), self.most))
 
     def heaviest(self, beta: float, limit: Tensor) -> Tensor:
         """`(R,)` the largest part that one step of the window has in a running mean of squared norms.
@@ -174,15 +161,14 @@ class Spikes(NormHistory):
 
     def state_dict(self) -> dict[str, Any]:
         """The window, and how many steps may be skipped."""
-        return super().state_dict() | {"left": self.credit - self.asked}
+        return super().state_dict() | {"left": self.left.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         super().load_state_dict(state)
-        self.credit, self.asked = state["left"].to(self.credit, copy=True), 0
+        self.left.copy_(state["left"])
         if self.count >= self.WARM_UP:
             self._derive()
-        self._bar = self._barred()
 
 
 def _reach(sigma: Tensor) -> Tensor:

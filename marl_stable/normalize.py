@@ -27,7 +27,7 @@ class RunningNorm(nn.Module):
     var: Tensor
     count: Tensor
     shifted_for: Tensor
-    offset: Tensor  # the mean and the floored deviation in float32, as they are used
+    offset: Tensor  # the mean and the floored deviation in float32, as they are used; they change in place
     divisor: Tensor
 
     def __init__(self, shape: tuple[int, ...], clip: float) -> None:
@@ -94,8 +94,8 @@ class RunningNorm(nn.Module):
         """Floor the deviation: 1 until the first update and for constants, which would else amplify rounding."""
         std = self.var.sqrt()
         floor = (RELATIVE_FLOOR * std.median()).clamp_min(ABSOLUTE_FLOOR)
-        self.divisor = torch.where(std > ABSOLUTE_FLOOR, torch.maximum(std, floor), 1.0).float()
-        self.offset = self.mean.float()
+        self.divisor.copy_(torch.where(std > ABSOLUTE_FLOOR, torch.maximum(std, floor), 1.0))
+        self.offset.copy_(self.mean)
 
 
 class ObservationNorm(RunningNorm):

@@ -4,7 +4,8 @@ Shapes: R rows (one per agent, or one where agents share), P parameters per row,
 
 All parameters of a network live in one `(R, P)` tensor, so that a step is a dozen operations whatever the network's
 depth, each agent's gradient norm is a row's norm, and one agent's bad gradient neither moves it nor touches the others.
-Nothing here waits for the device: decisions are masks.
+Nothing here waits for the device: decisions are masks. A step is in two halves: `move` changes tensors in place and
+nothing else, so that it can be recorded (`graphs.py`); `remember` is what the host counts.
 """
 
 from __future__ import annotations
@@ -85,9 +86,22 @@ class GuardedAdam:
 
     def step(self, loss: Tensor, lr: float) -> StepStats:
         """Differentiate `loss` (a scalar) and take one step of size `lr`."""
+        stats = self.move(loss, lr)
+        self.remember(stats.norm)
+        return stats
+
+    def move(self, loss: Tensor, lr: float | Tensor) -> StepStats:
+        """The step itself; `remember` must follow. As a scalar tensor, `lr` can change between repetitions."""
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         with torch.no_grad():
             return self._apply(self._gather(gradients), lr)
+
+    def remember(self, norm: Tensor) -> None:
+        """After a step whose gradients had the norms `norm (R,)` before clipping."""
+        self.rates.advance()
+        for history in (self.adaptive, self.spikes):
+            if history:
+                history.add(norm)
 
     def _gather(self, gradients: Sequence[Tensor | None]) -> Tensor:
         """`(R, P)` from the gradients of single parameters; a parameter outside the loss counts as zero."""
@@ -95,7 +109,7 @@ class GuardedAdam:
         parts = [(torch.zeros_like(p) if g is None else g).reshape(self.rows, -1) for g, p in pairs]
         return torch.cat(parts, dim=1)
 
-    def _apply(self, gradient: Tensor, lr: float) -> StepStats:
+    def _apply(self, gradient: Tensor, lr: float | Tensor) -> StepStats:
         norm = torch.linalg.vector_norm(gradient, dim=1)  # (R,)
         finite = norm < torch.inf  # false for NaN as well
         moves, limit = self._decide(norm, finite)
@@ -108,22 +122,20 @@ class GuardedAdam:
             gradient = torch.where(moves.unsqueeze(1), gradient, self._zero)  # NaN times zero would still be NaN
         moved = moves.to(self.flat.dtype)
         self._adam(gradient, moved.unsqueeze(1), lr)
-        if self.spikes:
-            if self.refuse:
-                self.spikes.settle(moved)
-            self.spikes.add(norm)
+        if self.spikes and self.refuse:
+            self.spikes.settle(moved)
         return StepStats(norm, clipped, ~finite, spike, ~moves)
 
     def _decide(self, norm: Tensor, finite: Tensor) -> tuple[Tensor, Tensor | float | None]:
         """Which rows move when gradients have these norms `(R,)`, and the limit for those that do."""
-        limit = self.adaptive(norm) if self.adaptive else self.max_grad_norm
+        limit = self.adaptive.limit if self.adaptive else self.max_grad_norm
         if not self.refuse:
             return self._always, limit
         if not self.spikes:
             return finite, limit
         return self.spikes.admit(norm), limit if self.adaptive else self.spikes.cut(norm)
 
-    def _adam(self, gradient: Tensor, moves: Tensor, lr: float) -> None:
+    def _adam(self, gradient: Tensor, moves: Tensor, lr: float | Tensor) -> None:
         """One step; `moves (R, 1)` is 0 for rows that must stay bit for bit as they are, moments included.
 
         The corrections 1 - beta^t are what the same moving averages make of a constant 1, which spares counting.
@@ -133,7 +145,7 @@ class GuardedAdam:
         self.v.lerp_(gradient.square(), second)
         self.m_weight.lerp_(self._one, first)
         self.v_weight.lerp_(self._one, second)
-        rate = moves * self.rates.next() * lr
+        rate = moves * self.rates.current * lr
         if self.weight_decay or self.l1:
             decay = self.weight_decay * self.flat + self.l1 * self.flat.sign()
             self.flat.sub_(decay * self.decays * rate)

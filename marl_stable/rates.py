@@ -21,18 +21,17 @@ class Rates:
         self.factor = one.squeeze(1).clone()  # (R,) as requested
         self.ramp = self.factor.clone()  # (R,) 1 where no row has begun anew
         self.rising = 0  # steps until all rows have risen
-        self._combine()
+        self.current = one.clone()  # (R, 1) of the next step; changed in place, for steps that were recorded
 
     def _combine(self) -> None:
-        self.current = (self.factor * self.ramp).unsqueeze(1)
+        self.current.copy_((self.factor * self.ramp).unsqueeze(1))
 
-    def next(self) -> Tensor:
-        """`(R, 1)` the factors of this step."""
+    def advance(self) -> None:
+        """From one step to the next."""
         if self.rising:
             self.rising -= 1
             self.ramp = (self.ramp + 1 / WARM_UP).clamp_max(1.0) if self.rising else torch.ones_like(self.ramp)
             self._combine()
-        return self.current
 
     def scale(self, rows: Tensor, factor: float, lowest: float) -> None:
         """Multiply the factors of `rows (R,) bool` by `factor`, within `lowest` and 1."""
@@ -41,8 +40,8 @@ class Rates:
 
     def begin(self, rows: Tensor) -> None:
         """Let `rows (R,) bool` rise linearly, to their whole factor at step `WARM_UP` from now."""
-        self.ramp = torch.where(rows, 0.0, self.ramp)
-        self.rising = WARM_UP
+        self.ramp = torch.where(rows, 1 / WARM_UP, self.ramp)
+        self.rising = WARM_UP - 1
         self._combine()
 
     def state_dict(self) -> dict[str, Any]:

@@ -271,6 +271,8 @@ def _training(
     assert isinstance(algo, ActorCriticConfig)
     refuse, watch = config.stability in ("guard", "repair"), config.stability != "off"
     agent = algorithm(algo.name)(envs.spec, algo, envs.num_envs, device, config.seed, refuse, watch)
+    if config.compile:
+        agent.compile()
     return Training(config, agent, envs, eval_env, envs.reset(config.seed), random_return=random_return)
 
 

@@ -22,14 +22,13 @@ PACKAGE = "marl_stable"
 # The one place that says where a room (a file or folder right below marl_stable/) stands.
 FLOORS = {
     **dict.fromkeys(("types", "conversion", "config"), 0),
-    **dict.fromkeys(
-        ("returns", "rewards", "normalize", "networks", "optim", "clipping", "rates", "buffers", "turns"), 1
-    ),
+    **dict.fromkeys(("returns", "rewards", "normalize", "networks", "buffers", "turns"), 1),
+    **dict.fromkeys(("optim", "clipping", "rates", "graphs", "generators"), 1),
     **dict.fromkeys(("agents", "envs", "monitor", "configs"), 2),
     **dict.fromkeys(
         ("report", "checkpoint", "replay_files", "recorder", "folder", "interruption", "profile", "provenance"), 3
     ),
-    **dict.fromkeys(("evaluation", "acting", "episodes", "validation", "watching", "defence", "training"), 3),
+    **dict.fromkeys(("evaluation", "acting", "episodes", "terms", "validation", "watching", "defence", "training"), 3),
     **dict.fromkeys(("investigate", "observer", "policy", "transfer"), 4),
     **dict.fromkeys(("run", "showing", "diagnosing", "trial", "ladder", "experiment"), 5),
     **dict.fromkeys(("__init__", "flags", "cli", "__main__", "integrations"), 6),

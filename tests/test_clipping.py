@@ -23,7 +23,9 @@ def fed(norms: list[float], clip: AdaptiveClip | None = None) -> tuple[AdaptiveC
 
 def ask(clip: AdaptiveClip, *norms: float) -> Tensor:
     """The limits `(R,)` when the rows' gradients have these norms."""
-    return clip(torch.tensor(norms))
+    limit = clip.limit.clone()
+    clip.add(torch.tensor(norms))
+    return limit
 
 
 def noisy(count: int, seed: int = 0, sigma: float = 0.5) -> list[float]:

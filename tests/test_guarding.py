@@ -70,15 +70,15 @@ def breaking(harm: Callable[[Any], None], *at: int) -> AbstractContextManager[No
 
 
 def _spoil(learner: Any, harm: Callable[[Any], None]) -> None:
-    step = learner.critic_optimizer.step
+    step = learner.critic_optimizer.move
 
     def spoiled(*given: Any) -> Any:
-        learner.critic_optimizer.step = step
+        learner.critic_optimizer.move = step
         stats = step(*given)
         harm(learner)
         return stats
 
-    learner.critic_optimizer.step = spoiled
+    learner.critic_optimizer.move = spoiled
 
 
 def lose_the_actor(learner: Any) -> None:

@@ -58,7 +58,7 @@ def identical_agents(training: Training, dose: float) -> None:
         if learner.actor_optimizer.rows > 1:
             as_the_first = _as_the_first(learner.actor_optimizer.flat)
             as_the_first()
-            after(learner.actor_optimizer, "step", as_the_first)
+            after(learner.actor_optimizer, "move", as_the_first)
 
 
 def _as_the_first(flat: Tensor) -> Callable[[], Tensor]:

@@ -18,7 +18,7 @@ def learning_rate(which: tuple[Which, ...]) -> Callable[[Training, float], None]
 
     def apply(training: Training, dose: float) -> None:
         for optimizer in optimizers(training, which):
-            optimizer.step = _lengthened(optimizer.step, dose)
+            optimizer.move = _lengthened(optimizer.move, dose)
 
     return apply
 
@@ -32,16 +32,16 @@ def gradient_spike(which: tuple[Which, ...]) -> Callable[[Training, float], None
 
     def apply(training: Training, dose: float) -> None:
         for optimizer in optimizers(training, which):
-            optimizer.step = _spiked(optimizer, dose)
+            optimizer.move = _spiked(optimizer, dose)
 
     return apply
 
 
 def _spiked(optimizer: Any, dose: float) -> Callable[..., Any]:
-    step = optimizer.step
+    step = optimizer.move
 
     def spiked(loss: Tensor, *rest: Any) -> Any:
-        optimizer.step = step
+        optimizer.move = step
         return step(loss * dose, *rest)
 
     return spiked
@@ -52,4 +52,4 @@ def frozen_parameters(training: Training, dose: float) -> None:
     for learner in learners(training):
         matrices = [p for name, p in learner.actor.named_parameters() if name.endswith("weight")]
         held = sorted(matrices, key=torch.numel, reverse=True)[: int(dose)]
-        after(learner.actor_optimizer, "step", partial(restore, held, [p.detach().clone() for p in held]))
+        after(learner.actor_optimizer, "move", partial(restore, held, [p.detach().clone() for p in held]))

@@ -55,6 +55,9 @@ class Agent(Protocol):
     generator: torch.Generator
     rollout_steps: int
 
+    def compile(self) -> None:
+        """From now on, update as fast as the device allows, with the same results."""
+
     def policy(self, obs: PerGroup) -> Mapping[str, Answer]:
         """Each group's answer, in raw actions, to raw observations `(E, A, O)`; with memory, to an episode's first."""
 

@@ -142,7 +142,9 @@ class DDPGLearner(GroupLearner):
 
     # ---- learning
 
-    def fit_critic(self, drawn: Drawn, next_action: Tensor, now: Joint, then: Joint, lr: float) -> dict[str, Tensor]:
+    def fit_critic(
+        self, drawn: Drawn, next_action: Tensor, now: Joint, then: Joint, lr: float | Tensor
+    ) -> dict[str, Tensor]:
         """One step of the critic towards its target; `next_action (B, A, U)` is the target actors'."""
         c = self.config
         assert isinstance(c.gamma, float)
@@ -152,18 +154,20 @@ class DDPGLearner(GroupLearner):
         with self.critic_norms.learning(self._critic_rows(drawn.alive)):
             q = self.critic(self.critic_input(drawn.obs, drawn.action, now))
         loss = critic_loss(q, target, drawn.alive, c.huber, share=self.central or c.share)
-        fitted = self.critic_optimizer.step(loss, lr)
+        fitted = self.critic_optimizer.move(loss, lr)
         mean = (q.detach()[0] * drawn.alive).sum() / drawn.alive.sum().clamp_min(1)
         return {"losses/critic": loss.detach(), "losses/q": mean} | step_stats("critic", fitted)
 
-    def improve_actor(self, drawn: Drawn, now: Joint, lr: float, generator: torch.Generator) -> dict[str, Tensor]:
+    def improve_actor(
+        self, drawn: Drawn, now: Joint, lr: float | Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """One step of the actor along the critic's gradient."""
         c = self.config
         with self.actor_norms.learning(drawn.alive):
             answer: Differentiable = self.actor(drawn.obs)
         q = self.value_of_own(answer.relaxed(generator), drawn, now)
         loss = actor_loss(q, answer.penalty(), drawn.alive, c.action_penalty, c.share)
-        moved = self.actor_optimizer.step(loss, lr)
+        moved = self.actor_optimizer.move(loss, lr)
         return {"losses/actor": loss.detach()} | step_stats("actor", moved)
 
     def value_of_own(self, action: Tensor, drawn: Drawn, now: Joint, critic: nn.Module | None = None) -> Tensor:

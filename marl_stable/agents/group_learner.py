@@ -16,6 +16,7 @@ from marl_stable.agents.behaviour import feature_importance
 from marl_stable.agents.config import ActorCriticConfig
 from marl_stable.agents.network_watch import NetworkWatch
 from marl_stable.monitor.signals.networks import step_budget
+from marl_stable.monitor.table import NETWORKS
 from marl_stable.networks.actors import PolicyBody
 from marl_stable.networks.critics import Critic
 from marl_stable.normalize import ObservationNorm, RunningNorm
@@ -78,6 +79,12 @@ class GroupLearner:
     def optimizer(self, network: str) -> GuardedAdam:
         """That of the `actor` or the `critic`."""
         return {"actor": self.actor_optimizer, "critic": self.critic_optimizer}[network]
+
+    def remember(self, found: Mapping[str, Tensor]) -> None:
+        """Let the optimisers that took a step with the figures `found` count it."""
+        for network in NETWORKS:
+            if (norm := found.get(f"grad_norm/{network}")) is not None:
+                self.optimizer(network).remember(norm)
 
     def weight_norm(self) -> Tensor:
         """L2 norm of all learned parameters."""

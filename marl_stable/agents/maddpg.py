@@ -8,7 +8,8 @@ Shapes: E copies, B rows of a batch, A agents of one group, S and V features of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from marl_stable.agents.critic_probe import critic_passes, critic_signals, mean_
 from marl_stable.agents.ddpg_learner import DDPGLearner, Drawn, Joint
 from marl_stable.agents.figures import BACKWARD, layer_names, probe_every, probe_passes, rates
 from marl_stable.buffers import require_room
+from marl_stable.generators import go_on
+from marl_stable.graphs import Replayed
 from marl_stable.monitor.table import Layers
 from marl_stable.networks.actors import encoded_size
 from marl_stable.networks.heads import Differentiable
@@ -69,6 +72,12 @@ class MADDPG:
             self.learners[g.name] = DDPGLearner(g, config, joint, (slots, num_envs), device, init, refuse, watch)
             first += columns[g.name]
         self.turns = Turns({name: x.replay for name, x in self.learners.items()}) if spec.turn_based else None
+        self.steps = {turn: Replayed(partial(self._step, turn)) for turn in (False, True)}
+
+    def compile(self) -> None:
+        """From now on, record updates and replay them, on a CUDA device; results stay bit for bit what they were."""
+        for step in self.steps.values():
+            step.record(self.generator)
 
     # ---- acting
 
@@ -150,45 +159,46 @@ class MADDPG:
 
     def _learn(self, losses: dict[str, list[dict[str, Tensor]]], scale: float) -> None:
         """One step of every critic and, when it is their turn, of every actor and the targets."""
-        c = self.config
-        drawn, next_action, now, then = self._situation()
         self.updates += 1
-        turn = self.updates % c.policy_delay == 0
+        turn = self.updates % self.config.policy_delay == 0
+        found: Mapping[str, dict[str, Tensor]] = self.steps[turn](self._rows(), scale)
+        for name, learner in self.learners.items():
+            learner.remember(found[name])
+            losses[name].append(found[name])
+
+    def _step(self, turn: bool, rows: Tensor, scale: float | Tensor) -> dict[str, dict[str, Tensor]]:
+        """Learn from the `rows (B,)` of the replay; with `turn` actors and targets move as well."""
+        c, found = self.config, {}
+        drawn, next_action, now, then = self._situation(rows, c.target_noise)
         for name, x in self.learners.items():
-            found = x.fit_critic(drawn[name], next_action[name], now, then, scale * (c.critic_lr or c.lr))
+            found[name] = x.fit_critic(drawn[name], next_action[name], now, then, scale * (c.critic_lr or c.lr))
             if turn:
-                found |= x.improve_actor(drawn[name], now, scale * (c.actor_lr or c.lr), self.generator)
+                found[name] |= x.improve_actor(drawn[name], now, scale * (c.actor_lr or c.lr), self.generator)
                 x.follow()
-            losses[name].append(found)
+        return found
 
     @torch.no_grad()
     def _take_in_activations(self, steps: int) -> None:
         """Let a batch into the statistics inside networks: once a round, before its `steps` updates."""
-        drawn, next_action, now, then = self._situation()
+        drawn, next_action, now, then = self._situation(self._rows(), self.config.target_noise)
         for name, x in self.learners.items():
             x.take_in_activations(drawn[name], next_action[name], now, then, steps)
 
-    def _situation(self, rows: Tensor | None = None) -> tuple[dict[str, Drawn], PerGroup, Joint, Joint]:
-        """A batch, what target actors do next `(B, A, U)`, and what critics see of now and then.
+    def _rows(self) -> Tensor:
+        """`(B,)` rows of the replay, at random: the same for every group, since critics see them together."""
+        filled, size = min(self.t, self.slots) * self.num_envs, (self.config.batch_size,)
+        return torch.randint(filled, size, generator=self.generator, device=self.generator.device)
 
-        With `rows (B,)` of the replay it is they, and nothing is random.
-        """
-        c = self.config
-        drawn = self._draw(rows)
+    def _situation(self, rows: Tensor, noise: float) -> tuple[dict[str, Drawn], PerGroup, Joint, Joint]:
+        """A batch, what target actors do next `(B, A, U)` with `noise`, and what critics see of now and then."""
+        with torch.no_grad():
+            drawn = {name: learner.draw(rows) for name, learner in self.learners.items()}
         now = _joint({name: (d.obs, d.action) for name, d in drawn.items()})
         answers = {name: x.target_actor(drawn[name].next_obs) for name, x in self.learners.items()}
-        noise = (c.target_noise if rows is None else 0.0, c.target_noise_clip, self.generator)
-        next_action = {name: answer.smoothed(*noise) for name, answer in answers.items()}
+        smoothing = (noise, self.config.target_noise_clip, self.generator)
+        next_action = {name: answer.smoothed(*smoothing) for name, answer in answers.items()}
         then = _joint({name: (d.next_obs, next_action[name]) for name, d in drawn.items()})
         return drawn, next_action, now, then
-
-    @torch.no_grad()
-    def _draw(self, rows: Tensor | None) -> dict[str, Drawn]:
-        """The same moments for every group, since critics see them together."""
-        if rows is None:
-            filled, size = min(self.t, self.slots) * self.num_envs, (self.config.batch_size,)
-            rows = torch.randint(filled, size, generator=self.generator, device=self.generator.device)
-        return {name: learner.draw(rows) for name, learner in self.learners.items()}
 
     # ---- being watched
 
@@ -225,7 +235,7 @@ class MADDPG:
         generator = torch.Generator(self.generator.device).manual_seed(self.updates)
         at = moments(self.t, self.slots, self.num_envs, self.rollout_steps, generator)
         with torch.no_grad():
-            drawn, next_action, now, then = self._situation(at.rows)
+            drawn, next_action, now, then = self._situation(at.rows, noise=0.0)
         for name, x in self.learners.items():
             seen = (drawn[name], next_action[name], now, then)
             merge(stats, name, critic_signals(x, at, *seen, turn_based=self.spec.turn_based))
@@ -277,7 +287,7 @@ class MADDPG:
         """Act as when `policy_state` was taken."""
         for name, group in state["groups"].items():
             self.learners[name].load_state_dict(group)
-        self.generator.set_state(state["generator"].cpu())
+        go_on(self.generator, state["generator"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
 

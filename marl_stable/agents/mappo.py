@@ -19,6 +19,7 @@ from marl_stable.agents.figures import BACKWARD, layer_names, probe_every, probe
 from marl_stable.agents.ppo import Batch
 from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.agents.recurrent_learner import RecurrentPlayer, RecurrentPPOLearner
+from marl_stable.generators import go_on
 from marl_stable.monitor.table import Layers
 from marl_stable.networks.heads import Distribution
 from marl_stable.types import EnvSpec, PerGroup, Step
@@ -55,6 +56,11 @@ class MAPPO:
         self.learners: dict[str, PPOLearner] = {
             g.name: learner(g, config, joint, shape, spec.turn_based, device, init, refuse, watch) for g in spec.groups
         }
+
+    def compile(self) -> None:
+        """From now on, record updates and replay them, on a CUDA device; results stay bit for bit what they were."""
+        for learner in self.learners.values():
+            learner.step.record(self.generator)
 
     # ---- acting
 
@@ -254,5 +260,5 @@ class MAPPO:
     def _load_learning_state(self, state: dict[str, Any]) -> None:
         for name, group in state["groups"].items():
             self.learners[name].load_state_dict(group)
-        self.generator.set_state(state["generator"].cpu())
+        go_on(self.generator, state["generator"])
         self.kl_scale = state["kl_scale"]

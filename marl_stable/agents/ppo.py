@@ -55,7 +55,12 @@ def masked_mean(x: Tensor, alive: Tensor, share: bool) -> Tensor:
 
 
 def policy_loss(
-    policy: Distribution, batch: Batch, clip_coef: float, entropy_coef: float, action_penalty: float, share: bool
+    policy: Distribution,
+    batch: Batch,
+    clip_coef: float,
+    entropy_coef: float | Tensor,
+    action_penalty: float,
+    share: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """PPO's clipped objective (Schulman et al. 2017, eq. 7) with an entropy bonus, to be minimised.
 

@@ -16,6 +16,7 @@ from marl_stable.agents.figures import collected, diversity
 from marl_stable.agents.group_learner import GroupLearner, step_stats
 from marl_stable.agents.ppo import Batch, normalized_advantage, policy_loss, value_loss
 from marl_stable.buffers import Rollout
+from marl_stable.graphs import Replayed
 from marl_stable.monitor.signals.data import History, Recent, by_turns
 from marl_stable.monitor.signals.rows import spread
 from marl_stable.monitor.signals.team import swapped
@@ -67,6 +68,7 @@ class PPOLearner(GroupLearner):
         self.history = History(shape[1], agents, device)
         self.judged: Judged | None = None  # in units of the scaled reward
         self.figures: dict[str, Tensor] = {}  # of the last update
+        self.step = Replayed(self._step)
 
     def _storage(self, steps: int, copies: int, device: torch.device) -> Rollout:
         return Rollout(steps, copies, self.group, device)
@@ -165,16 +167,25 @@ class PPOLearner(GroupLearner):
     def learn(self, batch: Batch, scale: float, entropy_scale: float) -> dict[str, Tensor]:
         """One step of actor and critic; the factors are those of the schedule."""
         c = self.config
+        found: dict[str, Tensor] = self.step(
+            batch, scale * (c.actor_lr or c.lr), scale * (c.critic_lr or c.lr), c.entropy_coef * entropy_scale
+        )
+        self.remember(found)
+        return found
+
+    def _step(
+        self, batch: Batch, actor_lr: float | Tensor, critic_lr: float | Tensor, entropy_coef: float | Tensor
+    ) -> dict[str, Tensor]:
+        c = self.config
         with self.actor_norms.learning(batch.alive):
             policy = self._policy(batch)
-        entropy_coef = c.entropy_coef * entropy_scale
         loss, stats = policy_loss(policy, batch, c.clip_coef, entropy_coef, c.action_penalty, c.share)
-        moved = self.actor_optimizer.step(loss, scale * (c.actor_lr or c.lr))
+        moved = self.actor_optimizer.move(loss, actor_lr)
         with self.critic_norms.learning(self._critic_rows(batch.alive)):
             value = self._value(batch)
         loss = value_loss(value, batch, c.clip_value, share=self.central or c.share)
         stats["losses/critic"] = loss.detach()
-        fitted = self.critic_optimizer.step(loss, scale * (c.critic_lr or c.lr))
+        fitted = self.critic_optimizer.move(loss, critic_lr)
         return stats | step_stats("actor", moved) | step_stats("critic", fitted)
 
     def _policy(self, batch: Batch) -> Distribution:

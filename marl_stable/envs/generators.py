@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from marl_stable.generators import go_on
+
 Streams = list[Any]
 """States of torch's, NumPy's and Python's generators, and of the device's where that is a CUDA device."""
 
@@ -66,7 +68,9 @@ class OwnGenerators:
         kind, keys, *rest = state["numpy"]
         self.states = [state["torch"].cpu(), (kind, keys.cpu().numpy().astype(np.uint32), *rest), state["python"]]
         if self.cuda is not None:
-            self.states.append(state["cuda"].cpu())
+            generator = torch.Generator(self.cuda)
+            go_on(generator, state["torch"] if state["cuda"] is None else state["cuda"])
+            self.states.append(generator.get_state())
 
 
 def read(cuda: torch.device | None = None) -> Streams:

@@ -242,7 +242,7 @@ def test_targets_begin_as_copies_and_follow_by_tau(algo: str, monkeypatch: pytes
 def test_the_actor_climbs_the_critic_as_it_is():
     """Renormalised gradients of the critic would hide from actors what moving all their actions does."""
     agent, _, _ = begun("maddpg", iterations=3)
-    drawn, _, now, _ = agent._situation()
+    drawn, _, now, _ = agent._situation(agent._rows(), agent.config.target_noise)
     x = agent.learners["listener"]
     action = drawn["listener"].action.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(x.value_of_own(action, drawn["listener"], now).sum(), action)

@@ -61,9 +61,9 @@ def losses_of(optimizer: Any) -> Iterator[list[Tensor]]:
         seen.append(loss)
         return StepStats(none, *[none > 0] * 4)
 
-    optimizer.step = look
+    optimizer.move = look
     yield seen
-    del optimizer.step
+    del optimizer.move
 
 
 # ---- the paper's equation 5
@@ -104,7 +104,7 @@ def by_the_paper(agent: MADDPG, drawn: dict[str, Drawn], group: str, penalty: fl
 @pytest.mark.parametrize("algo", ALGOS)
 def test_the_actors_gradient_is_the_papers_agent_by_agent(algo: str, name: str, share: bool, continuous: bool):
     agent, _, _ = filled(name, algo, continuous, share=share, action_penalty=0.03)
-    drawn, _, now, _ = agent._situation()
+    drawn, _, now, _ = agent._situation(agent._rows(), agent.config.target_noise)
     draw = torch.Generator().manual_seed(7)
     drawn = {
         name: d._replace(alive=(torch.rand(d.alive.shape, generator=draw) < 0.7).float()) for name, d in drawn.items()
@@ -127,7 +127,7 @@ def test_the_actors_gradient_is_the_papers_agent_by_agent(algo: str, name: str, 
 @pytest.mark.parametrize("name", [TWO_GROUPS, TAG])
 def test_central_critics_see_what_everybody_sees_and_does(name: str):
     agent, _, _ = filled(name)
-    drawn, _, now, then = agent._situation()
+    drawn, _, now, then = agent._situation(agent._rows(), agent.config.target_noise)
     everybody = [(name, a) for name, d in drawn.items() for a in range(d.obs.shape[1])]
     for joint, obs in ((now, "obs"), (then, "next_obs")):
         seen = torch.cat([getattr(drawn[name], obs)[:, a] for name, a in everybody], dim=1)
@@ -144,7 +144,7 @@ def test_central_critics_see_what_everybody_sees_and_does(name: str):
 @pytest.mark.parametrize("share", [True, False])
 def test_local_critics_see_their_own_agent_alone(share: bool):
     agent, _, _ = filled(ONE_GROUP, "iddpg", share=share)
-    drawn, _, now, _ = agent._situation()
+    drawn, _, now, _ = agent._situation(agent._rows(), agent.config.target_noise)
     learner, d = agent.learners["agent"], drawn["agent"]
     elsewhere = Joint(now.obs + 1, now.action + 1)
     before = learner.critic(learner.critic_input(d.obs, d.action, now))
@@ -162,7 +162,7 @@ def test_local_critics_see_their_own_agent_alone(share: bool):
 @pytest.mark.parametrize("algo", ALGOS)
 def test_the_critic_goes_to_the_target_that_target_networks_give(algo: str, share: bool):
     agent, _, _ = filled(TAG, algo, share=share)
-    drawn, next_action, now, then = agent._situation()
+    drawn, next_action, now, then = agent._situation(agent._rows(), agent.config.target_noise)
     for group, learner in agent.learners.items():
         with losses_of(learner.critic_optimizer) as losses:
             learner.fit_critic(drawn[group], next_action[group], now, then, 1e-3)
@@ -179,12 +179,12 @@ def test_the_critic_goes_to_the_target_that_target_networks_give(algo: str, shar
 
 def test_what_target_actors_do_next_is_smoothed_where_asked():
     plain, _, _ = filled(TWO_GROUPS, "maddpg", True)
-    drawn, next_action, _, then = plain._situation()
+    drawn, next_action, _, then = plain._situation(plain._rows(), plain.config.target_noise)
     for group, x in plain.learners.items():
         assert torch.equal(next_action[group], x.target_actor(drawn[group].next_obs).mode())
     assert torch.equal(then.action, torch.cat([a.flatten(1) for a in next_action.values()], dim=1))
     noisy, _, _ = filled(TWO_GROUPS, "matd3", True, target_noise=0.4, target_noise_clip=0.1)
-    drawn, next_action, _, _ = noisy._situation()
+    drawn, next_action, _, _ = noisy._situation(noisy._rows(), noisy.config.target_noise)
     for group, x in noisy.learners.items():
         off = (next_action[group] - x.target_actor(drawn[group].next_obs).mode()).abs()
         assert 0.05 < off.max() <= 0.1 + 1e-6

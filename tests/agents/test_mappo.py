@@ -361,13 +361,13 @@ def test_schedules_of_the_step_size(schedule: str, progress: float, factor: floa
     taken = {}
     for network in ("actor", "critic"):
         optimizer = getattr(learner, f"{network}_optimizer")
-        step = optimizer.step
+        step = optimizer.move
 
         def watched(loss: Tensor, lr: float, network: str = network, step: Any = step) -> Any:
             taken[network] = lr
             return step(loss, lr)
 
-        monkeypatch.setattr(optimizer, "step", watched)
+        monkeypatch.setattr(optimizer, "move", watched)
     update(agent, progress)
     assert taken == pytest.approx({"actor": factor * 1e-3, "critic": factor * 4e-3}, abs=1e-9)
 

@@ -59,15 +59,15 @@ class Optimizer:
     def __init__(self) -> None:
         self.flat = torch.ones(1, 3)
 
-    def step(self, loss: float, lr: float) -> float:
+    def move(self, loss: float, lr: float) -> float:
         return loss * lr
 
 
 def test_an_actor_is_lost_after_a_step_and_once() -> None:
     optimizer = Optimizer()
-    optimizer.step = guard._spoiled(optimizer)  # type: ignore[method-assign]
-    assert optimizer.step(2.0, 3.0) == 6
+    optimizer.move = guard._spoiled(optimizer)  # type: ignore[method-assign]
+    assert optimizer.move(2.0, 3.0) == 6
     assert optimizer.flat.isnan().all()
     optimizer.flat.fill_(1.0)
-    assert optimizer.step(2.0, 3.0) == 6
+    assert optimizer.move(2.0, 3.0) == 6
     assert not optimizer.flat.isnan().any()

@@ -28,7 +28,7 @@ from tests.investigate.games import (
 
 def skip(monkeypatch: pytest.MonkeyPatch, index: int) -> None:
     """Optimisers that leave one parameter of each network as it was."""
-    step = GuardedAdam.step
+    step = GuardedAdam.move
 
     def forgetful(self: GuardedAdam, *arguments: Any, **more: Any) -> Any:
         before = self.parameters[index].detach().clone()
@@ -36,7 +36,7 @@ def skip(monkeypatch: pytest.MonkeyPatch, index: int) -> None:
         self.parameters[index].data.copy_(before)
         return stats
 
-    monkeypatch.setattr(GuardedAdam, "step", forgetful)
+    monkeypatch.setattr(GuardedAdam, "move", forgetful)
 
 
 @pytest.mark.parametrize("algo", ["mappo", "maddpg"])
@@ -52,7 +52,7 @@ def test_a_tensor_that_the_optimiser_skips_is_named(algo: str, monkeypatch: pyte
 
 
 def test_where_agents_are_apart_the_agent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = GuardedAdam.step
+    step = GuardedAdam.move
 
     def second_stays(self: GuardedAdam, *arguments: Any, **more: Any) -> Any:
         before = self.flat[1:].clone()
@@ -60,7 +60,7 @@ def test_where_agents_are_apart_the_agent_is_named(monkeypatch: pytest.MonkeyPat
         self.flat[1:].copy_(before)
         return stats
 
-    monkeypatch.setattr(GuardedAdam, "step", second_stays)
+    monkeypatch.setattr(GuardedAdam, "move", second_stays)
     found = inspected(Healthy(20, CPU), "ippo", share=False)["untrained"]
     assert {x["agent"] for x in found} == {"agent_1"}
     assert {x["network"] for x in found} == {"actor", "critic"}

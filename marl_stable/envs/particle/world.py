@@ -21,6 +21,7 @@ from torch import Tensor
 from marl_stable.conversion import require
 from marl_stable.envs.particle.contacts import Contacts
 from marl_stable.envs.particle.geometry import Sight, length
+from marl_stable.generators import go_on
 from marl_stable.types import Box, Discrete, EnvSpec, PerGroup, Step
 
 DT = 0.1
@@ -133,7 +134,7 @@ class ParticleEnv(ABC):
         """Go on where `state_dict` was taken."""
         self.pos = state["pos"].to(self.device, copy=True)  # moved in place, which must not move the state
         self.vel, self.cycle = state["vel"].to(self.device), state["cycle"]
-        self.generator.set_state(state["generator"].cpu())
+        go_on(self.generator, state["generator"])
         self.contacts.measure(self.pos)
         return self._observe()
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marl_stable.generators import go_on
 from marl_stable.types import ActionSpec, Discrete, EnvSpec, Group, PerGroup, Step
 
 
@@ -81,7 +82,7 @@ class Probe(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
         """Go on where `state_dict` was taken."""
         self.obs, self.t = state["obs"].to(self.device, copy=True), state["t"]
-        self.generator.set_state(state["generator"].cpu())
+        go_on(self.generator, state["generator"])
         return {"agent": self.obs}
 
     def close(self) -> None:
