@@ -32,8 +32,7 @@ from benchmarks.diagnosis_plan import CONSTANT, CONVERGED, Trial, draw, with_twi
 from benchmarks.judging import pages
 from benchmarks.sabotage import SABOTAGE, at_boundaries, keep_clocks_together, sabotaged
 from benchmarks.scoring import latest, worth
-from benchmarks.stress import part_of
-from benchmarks.trials import RESULTS, read
+from benchmarks.trials import RESULTS, part_of, read
 from marl_stable.diagnosing import read_case
 from marl_stable.folder import METADATA, RunFolder
 from marl_stable.monitor.case import Case

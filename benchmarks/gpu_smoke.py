@@ -48,7 +48,6 @@ LEARNED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("GPU", "cuda", {}),
     ("GPU, no graphs", "cuda", {"compile": False}),
     ("GPU, 4,096 copies, a batch of 25 steps of each", "cuda", {"env__num_envs": 4_096, "algo__batch_size": 102_400}),
-    ("CPU, one thread", "cpu", {}),
 )
 
 

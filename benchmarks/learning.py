@@ -2,6 +2,7 @@
 
     python -m benchmarks.learning                    # trains what is missing (hours), then writes the table
     python -m benchmarks.learning --only reference   # rows whose name contains a text
+    python -m benchmarks.learning --part 1/2         # every second training, for two processes at once
     python -m benchmarks.learning --table            # the table alone
 
 The last checkpoint is evaluated, not the best; a seed is dead where it is no better than the best constant action.
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.stats import trim_mean
 
 import marl_stable as ms
-from benchmarks.trials import RESULTS, Trial, interval, read, run_missing
+from benchmarks.trials import RESULTS, Trial, interval, part_of, read, run_missing
 from marl_stable.acting import by_agent, mixed
 from marl_stable.agents import algorithm
 from marl_stable.config import EnvConfig
@@ -129,8 +130,8 @@ def table(entries: list[dict[str, Any]]) -> str:
         f"Greedy return of the last checkpoint on the original task ({UNIT}), {EPISODES} episodes a seed.",
         "",
         "| task | algorithm | steps | IQM | 95% interval | seeds | worst | random | best constant | dead "
-        "| best to final | commit |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| best to final | trained on | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(_line(row, found) for row in COOPERATIVE if (found := _of(row, entries))),
         "",
         f"Competing teams after {TEAMS[0].steps / 1e6:g}M steps: what training won each team (mean over its agents) "
@@ -152,6 +153,7 @@ def _of(row: Row, entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _line(row: Row, found: list[dict[str, Any]]) -> str:
     values: NDArray[np.float64] = np.array([entry["return"] for entry in found])
     low, high = interval(values)
+    devices = sorted({entry.get("device", "cpu") for entry in found})
     known = [entry["baselines"] for entry in found if "baselines" in entry]
     means = [_mean([entry[name] for entry in known if name in entry]) for name in ("random", "best_constant")]
     dead = sum(any(value <= mean for mean in means) for value in values)  # what was not measured kills nobody
@@ -160,7 +162,8 @@ def _line(row: Row, found: list[dict[str, Any]]) -> str:
     reach = f"{low:.2f} to {high:.2f}" if len(values) > 1 else ""
     return (
         f"| {row.task} | {row.algo} | {row.steps / 1e6:g}M | {trim_mean(values, 0.25):.2f} | {reach} "
-        f"| {len(values)} | {values.min():.2f} | {told} | {dead} | {drop:.2f} | {found[-1]['commit'][:10]} |"
+        f"| {len(values)} | {values.min():.2f} | {told} | {dead} | {drop:.2f} | {', '.join(devices)} "
+        f"| {found[-1]['commit'][:10]} |"
     )
 
 
@@ -183,14 +186,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--only", default="", help="rows whose 'task algorithm steps' contains this")
+    parser.add_argument("--part", default="1/1", help="i/n: the i-th of n interleaved parts")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
     if not asked.table:
-        for row in [*COOPERATIVE, *TEAMS]:
-            if asked.only in f"{row.task} {row.algo} {row.steps}":
-                found = measure_teams if row in TEAMS else measure
-                trials = [row.trial(seed) for seed in range(1, asked.seeds + 1)]
-                run_missing(trials, FILE, lambda run, row=row, found=found: found(run, row.original))  # type: ignore[misc]
+        rows = [row for row in [*COOPERATIVE, *TEAMS] if asked.only in f"{row.task} {row.algo} {row.steps}"]
+        jobs = [(row, seed) for row in rows for seed in range(1, asked.seeds + 1)]
+        for row, seed in part_of(jobs, asked.part):
+            found = measure_teams if row in TEAMS else measure
+            run_missing([row.trial(seed)], FILE, lambda run, row=row, found=found: found(run, row.original))  # type: ignore[misc]
     written = table(list(read(FILE)))
     TABLE.write_text(written, encoding="utf-8")
     print(written)

@@ -31,7 +31,7 @@ from benchmarks.sabotage import at_boundaries, keep_clocks_together, sabotaged
 from benchmarks.scoring import latest, same_figures, worth
 from benchmarks.stress_conditions import ARMS, BY_NAME, CONDITIONS, Condition, Place
 from benchmarks.stress_table import table
-from benchmarks.trials import RESULTS, read
+from benchmarks.trials import RESULTS, part_of, read
 from marl_stable.provenance import git_commit, versions
 from marl_stable.run import resume
 from marl_stable.training import Training
@@ -200,14 +200,6 @@ def run_missing(wanted: Iterable[Job], file: Path) -> Iterator[dict[str, Any]]:
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(entry) + "\n")
         yield entry
-
-
-def part_of(everything: list[Any], text: str) -> list[Any]:
-    """The i-th of n interleaved parts, from "i/n"; SystemExit where the text is no such thing."""
-    i, _, n = text.partition("/")
-    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
-        raise SystemExit(f"--part is {text!r}; it must be like 1/2: the first of two parts.")
-    return everything[int(i) - 1 :: int(n)]
 
 
 def main() -> None:

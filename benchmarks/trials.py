@@ -57,12 +57,21 @@ def run_missing(trials: Iterable[Trial], file: Path, measure: Callable[[ms.Run],
             "flags": trial.flags,
             **found,
             "seconds": round(time.perf_counter() - began, 1),
+            "device": run.folder.metadata["device"],
             "commit": git_commit(),
             "versions": versions(),
         }
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(entry) + "\n")
         print(f"{trial.variant} {trial.task} seed {trial.seed}: {found} in {entry['seconds']} s", flush=True)
+
+
+def part_of(everything: list[Any], text: str) -> list[Any]:
+    """The i-th of n interleaved parts, from "i/n"; SystemExit where the text is no such thing."""
+    i, _, n = text.partition("/")
+    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+        raise SystemExit(f"--part is {text!r}; it must be like 1/2: the first of two parts.")
+    return everything[int(i) - 1 :: int(n)]
 
 
 def read(file: Path) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A learning step as one CUDA graph: recorded once, then launched as a whole.
+"""A step of acting or learning as one CUDA graph: recorded once, then launched as a whole.
 
 With networks of this size a GPU waits for the host, which launches hundreds of small kernels for each minibatch. What
 is recorded must change tensors in place only, and what the host decides must be outside of it.
@@ -63,11 +63,12 @@ class _Graph:
         self._graph.register_generator_state(generator)
         with torch.cuda.graph(self._graph):
             found, self._form = pytree.tree_flatten(work(*pytree.tree_unflatten(self._inputs, form)))
-            self._shapes = [x.shape for x in found]
-            self._found = torch.cat([x.detach().reshape(-1).float() for x in found])
+            self._found = _Packed(found)
+        # What the recording's stream set up for the generator must not come after what the first replay does.
+        torch.cuda.synchronize()
 
     def __call__(self, leaves: list[Any]) -> Any:
-        """Repeat the work with other inputs of the same shapes; its results, as float32."""
+        """Repeat the work with other inputs of the same shapes; its results."""
         for i, (place, x) in enumerate(zip(self._inputs, leaves, strict=True)):
             if isinstance(x, Tensor):
                 place.copy_(x)
@@ -75,8 +76,28 @@ class _Graph:
                 place.fill_(x)
                 self._numbers[i] = x
         self._graph.replay()
-        parts = self._found.clone().split([shape.numel() for shape in self._shapes])
-        return pytree.tree_unflatten([x.view(s) for x, s in zip(parts, self._shapes, strict=True)], self._form)
+        return pytree.tree_unflatten(self._found.copies(), self._form)
+
+
+class _Packed:
+    """Tensors side by side, one vector for each of their types, so that to copy them all takes few operations."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._kinds = [x.dtype for x in tensors]
+        self._shapes = [x.shape for x in tensors]
+        self._vectors = {
+            kind: torch.cat([x.detach().reshape(-1) for x in tensors if x.dtype == kind]) for kind in set(self._kinds)
+        }
+
+    def copies(self) -> list[Tensor]:
+        """What is there now, in memory of its own."""
+        rest = {kind: vector.clone() for kind, vector in self._vectors.items()}
+        found = []
+        for kind, shape in zip(self._kinds, self._shapes, strict=True):
+            count = shape.numel()
+            found.append(rest[kind][:count].view(shape))
+            rest[kind] = rest[kind][count:]
+        return found
 
 
 def _place(x: Any, device: torch.device) -> Any:

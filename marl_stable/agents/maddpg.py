@@ -72,19 +72,22 @@ class MADDPG:
             self.learners[g.name] = DDPGLearner(g, config, joint, (slots, num_envs), device, init, refuse, watch)
             first += columns[g.name]
         self.turns = Turns({name: x.replay for name, x in self.learners.items()}) if spec.turn_based else None
+        self.choose = Replayed(self._choose)
         self.steps = {turn: Replayed(partial(self._step, turn)) for turn in (False, True)}
 
     def compile(self) -> None:
-        """From now on, record updates and replay them, on a CUDA device; results stay bit for bit what they were."""
-        for step in self.steps.values():
-            step.record(self.generator)
+        """From now on, record acting and learning and replay them, on a CUDA device; results stay what they were."""
+        for work in (self.choose, *self.steps.values()):
+            work.record(self.generator)
 
     # ---- acting
 
     @torch.no_grad()
     def policy(self, obs: PerGroup) -> dict[str, Differentiable]:
         """Each group's answer, in raw actions, to raw observations `(E, A, O)`."""
-        noise = self._exploration()
+        return self._answers(obs, self._exploration())
+
+    def _answers(self, obs: PerGroup, noise: float | Tensor) -> dict[str, Differentiable]:
         return {name: x.actor(x.normalized(obs[name]), noise) for name, x in self.learners.items()}
 
     def player(self) -> Player:
@@ -102,11 +105,18 @@ class MADDPG:
     @torch.no_grad()
     def act(self, obs: PerGroup) -> PerGroup:
         """This step's actions: uniform during the warm-up, then the policy's with noise."""
-        warm_up = self.t * self.num_envs < self.config.warm_up
-        answers = self.policy(obs).items()
         self.seen = obs
-        self.raw = {name: a.uniform(self.generator) if warm_up else a.sample(self.generator) for name, a in answers}
-        return self.to_env(self.raw)
+        if self.t * self.num_envs < self.config.warm_up:
+            self.raw = {name: answer.uniform(self.generator) for name, answer in self.policy(obs).items()}
+            return self.to_env(self.raw)
+        self.raw, action = self.choose(obs, self._exploration())
+        return action  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _choose(self, obs: PerGroup, noise: float | Tensor) -> tuple[PerGroup, PerGroup]:
+        """Raw actions for raw observations, explored with `noise`, and the same in the environment's units."""
+        raw = {name: answer.sample(self.generator) for name, answer in self._answers(obs, noise).items()}
+        return raw, self.to_env(raw)
 
     def observe(self, step: Step) -> None:
         """Keep what the actions led to."""

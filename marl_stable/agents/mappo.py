@@ -20,6 +20,7 @@ from marl_stable.agents.ppo import Batch
 from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.agents.recurrent_learner import RecurrentPlayer, RecurrentPPOLearner
 from marl_stable.generators import go_on
+from marl_stable.graphs import Replayed
 from marl_stable.monitor.table import Layers
 from marl_stable.networks.heads import Distribution
 from marl_stable.types import EnvSpec, PerGroup, Step
@@ -56,9 +57,12 @@ class MAPPO:
         self.learners: dict[str, PPOLearner] = {
             g.name: learner(g, config, joint, shape, spec.turn_based, device, init, refuse, watch) for g in spec.groups
         }
+        self.choose = Replayed(self._choose)
 
     def compile(self) -> None:
-        """From now on, record updates and replay them, on a CUDA device; results stay bit for bit what they were."""
+        """From now on, record acting and learning and replay them, on a CUDA device; results stay what they were."""
+        if not self.config.recurrent:  # what is remembered has a place of its own at each step
+            self.choose.record(self.generator)
         for learner in self.learners.values():
             learner.step.record(self.generator)
 
@@ -80,12 +84,18 @@ class MAPPO:
     @torch.no_grad()
     def act(self, obs: PerGroup) -> PerGroup:
         """Draw this step's actions and keep them; `(E, A)` or `(E, A, D)` in the environment's units."""
-        raw = {}
+        raw, log_prob, action = self.choose(obs)
         for name, learner in self.learners.items():
-            policy = learner.explore(self.t, obs[name])
-            raw[name] = policy.sample(self.generator)
-            learner.rollout.write(self.t, obs[name], raw[name], policy.log_prob(raw[name]))
-        return self.to_env(raw)
+            learner.rollout.write(self.t, obs[name], raw[name], log_prob[name])
+        return action  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _choose(self, obs: PerGroup) -> tuple[PerGroup, PerGroup, PerGroup]:
+        """Raw actions for raw observations, their log-probabilities, and the same in the environment's units."""
+        policies = {name: learner.explore(self.t, obs[name]) for name, learner in self.learners.items()}
+        raw = {name: policy.sample(self.generator) for name, policy in policies.items()}
+        log_prob = {name: policy.log_prob(raw[name]) for name, policy in policies.items()}
+        return raw, log_prob, self.to_env(raw)
 
     def observe(self, step: Step) -> None:
         """Keep what the actions led to."""

@@ -129,7 +129,7 @@ class Actor(PolicyBody):
 class DeterministicActor(PolicyBody):
     """Policies through which a critic's gradient flows: tanh actions, or for discrete ones the Gumbel-softmax."""
 
-    def forward(self, obs: Tensor, noise: float = 0.0) -> Differentiable:
+    def forward(self, obs: Tensor, noise: float | Tensor = 0.0) -> Differentiable:
         """`(B, A, O)` normalised observations to answers of `(B, A)`; `noise` is the deviation of exploration."""
         out = self.body(obs)
         return Deterministic(out, noise) if isinstance(self.action, Box) else self._choices(out, obs)

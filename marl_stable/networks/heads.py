@@ -206,13 +206,13 @@ class SquashedGaussian(Gaussian):
 class Deterministic:
     """tanh of `pre (..., D)`, the deterministic policy of DDPG; raw actions are the canonical ones in [-1, 1]."""
 
-    def __init__(self, pre: Tensor, noise: float) -> None:
+    def __init__(self, pre: Tensor, noise: float | Tensor) -> None:
         self.pre, self.noise = pre, noise  # deviation of exploration, in half-ranges
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """`(..., D)` with Gaussian noise, kept within the bounds."""
         drawn = torch.empty_like(self.pre).normal_(generator=generator)
-        return torch.tanh(self.pre).add_(drawn, alpha=self.noise).clamp_(-1, 1)
+        return torch.tanh(self.pre).add_(self.noise * drawn).clamp_(-1, 1)
 
     def uniform(self, generator: torch.Generator) -> Tensor:
         """`(..., D)` in [-1, 1]."""

@@ -13,10 +13,10 @@ from benchmarks import stress
 from benchmarks.faults import distorted
 from benchmarks.faults.conditions import FAULTS
 from benchmarks.scoring import iqm, latest, same_figures, score, stratified_interval, without_learning, worth
-from benchmarks.stress import Job, jobs, key_of, part_of
+from benchmarks.stress import Job, jobs, key_of
 from benchmarks.stress_conditions import BY_NAME, CONDITIONS, TASKS
 from benchmarks.stress_table import explained, marks_of, points, survived, table
-from benchmarks.trials import read
+from benchmarks.trials import part_of, read
 from benchmarks.trouble import LENGTH, Lamps
 from marl_stable import configs, train
 from marl_stable.config import EnvConfig
