@@ -18,10 +18,10 @@ MOST = 8  # recordings; where shapes vary more than that, the rest is done as it
 
 
 class Replayed:
-    """`work`, which is given nested tuples of tensors and numbers and returns nested dictionaries of tensors.
+    """`work`, which is given nested tuples of tensors and floats and returns nested dictionaries of tensors.
 
     After :meth:`record` it is recorded for each combination of shapes that comes back, and replayed from then on:
-    numbers may change from call to call, tensors are copied in, and results are the caller's own. Bit for bit it does
+    floats may change from call to call, tensors are copied in, and results are the caller's own. Bit for bit it does
     what `work` does, random draws included where they come from `generator`. Without a CUDA device, or before, it
     calls `work`.
     """
@@ -43,7 +43,7 @@ class Replayed:
         if not self.recording:
             return self.work(*inputs)
         leaves, form = pytree.tree_flatten(inputs)
-        key = (form, tuple((x.shape, x.dtype) if isinstance(x, Tensor) else type(x) for x in leaves))
+        key = (form, tuple(map(_kind, leaves)))
         if key not in self._graphs:
             self._calls[key] = self._calls.get(key, 0) + 1
             if self._calls[key] <= ORDINARY or len(self._graphs) == MOST:
@@ -98,6 +98,13 @@ class _Packed:
             found.append(rest[kind][:count].view(shape))
             rest[kind] = rest[kind][count:]
         return found
+
+
+def _kind(x: Any) -> Any:
+    """What must be the same for a recording to fit."""
+    if isinstance(x, Tensor):
+        return x.shape, x.dtype
+    return float if isinstance(x, float) else x
 
 
 def _place(x: Any, device: torch.device) -> Any:
