@@ -18,6 +18,7 @@ from marl_stable.config import RunConfig
 from marl_stable.conversion import unknown
 from marl_stable.envs import catalog
 from marl_stable.report.files import to_json
+from marl_stable.sweep import grid
 from marl_stable.types import EnvironmentFailure, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 EXIT = {"finished": 0, "stopped": 3, "interrupted": 130}
 LADDER_ONLY = ("rung_steps", "seeds", "json")
+SWEEP_ONLY = ("seeds", "grid", "jobs", "json")
 Asked = TypeVar("Asked")
 
 
@@ -87,6 +89,23 @@ class Ladder(RunConfig):
 
 
 @dataclass(frozen=True)
+class Sweep(RunConfig):
+    """Train seeds and grids of settings, several runs at once; with the same --run-dir, go on where it was stopped."""
+
+    run_dir: str | None = None
+    """The folder for all runs, each in one of its own; default runs/sweep-TIME."""
+    seeds: str | None = None
+    """Seeds of every point, such as 1,2,3 or 1..5; unset: `seed` alone."""
+    grid: str | None = None
+    """KEY=V1,V2 for any flag of train, or several of them: every combination is a point. Where values hold commas
+    themselves, `;` is between them: "algo.network.hidden=64,64;128,128"."""
+    jobs: int | None = None
+    """Runs at once; unset: as many as there are cores for their threads and workers, and 1 on a GPU."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
 class Resume:
     """Go on with the run in a folder, with the configuration that it has."""
 
@@ -106,6 +125,37 @@ class Diagnose:
     """Try one remedy after the other, in short trainings beside an unchanged one: minutes. Leaves the run alone."""
     json: bool = False
     """Print the content of diagnosis.json."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """How the environment is made."""
+
+    kwargs: dict[str, Any] | None = None
+    """Arguments for the environment."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Examine an environment in under a minute, without training. Exit code 1 where training would be wrong or fail."""
+
+    json: bool = False
+    """Print one JSON object."""
+    env: Made = Made()
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Ask whether it is the reward, of an environment or of a run's: terms, baselines, who moves what, what pays.
+    Trains nothing; about a minute."""
+
+    json: bool = False
+    """Print one JSON object."""
+    expert: str | None = None
+    """A scripted policy to compare with, FILE.py:policy: observations by agent to actions by agent."""
+    metric: str | None = None
+    """A number in infos[agent] that is to rise, with a run or an expert: is what is paid more also better?"""
+    env: Made = Made()
 
 
 @dataclass(frozen=True)
@@ -178,8 +228,24 @@ def ladder(words: list[str]) -> int:
     catalog.require_known(asked.env.id)
     from marl_stable import ladder as steps
 
-    config = RunConfig(**{name: value for name, value in _fields(asked).items() if name not in LADDER_ONLY})
+    config = _run_config(asked, LADDER_ONLY)
     return 0 if steps.report(config, asked.rung_steps, asked.seeds, asked.json, _say) else EXIT["interrupted"]
+
+
+def sweep(words: list[str]) -> int:
+    """Train seeds and grids of settings, several at once"""
+    rest, axes = grid.taken(words)
+    found = []
+    for settings in grid.points(axes):
+        asked = _configured([*rest, *grid.flags(settings)], "sweep", lambda base: Sweep(**_fields(base)))
+        catalog.require_known(asked.env.id)
+        found.append((settings, asked))
+    seeds = grid.seeds(asked.seeds) if asked.seeds is not None else [asked.seed]
+    from marl_stable.sweep import command
+    from marl_stable.sweep.plan import Point
+
+    points = [Point(settings, _run_config(asked, SWEEP_ONLY)) for settings, asked in found]
+    return command.sweep(points, seeds, asked.jobs, words, _say if asked.json else None, _tell)
 
 
 def train_config(words: list[str]) -> RunConfig:
@@ -254,6 +320,35 @@ def diagnose(words: list[str]) -> int:
     return 0
 
 
+def check(words: list[str]) -> int:
+    """Examine an environment before anything is trained"""
+    others, asked = _read(words, Check(), "check")
+    env = _environment(others, "check")
+    from marl_stable.investigate.doctor.checkup import examine
+    from marl_stable.report.checkup_page import page
+
+    found = examine(env, asked.env.kwargs or {})
+    told = found.as_dict()
+    _say(to_json(told, indent=2) if asked.json else page(told, found.played()))
+    return 0 if told["passed"] else 1
+
+
+def reward(words: list[str]) -> int:
+    """Say whether it is the reward"""
+    others, asked = _read(words, Reward(), "reward")
+    if not others:
+        raise UsageError("ENV_OR_RUN is missing; reward needs an environment or a run folder (see `marl-stable envs`).")
+    _refuse(others[1:], "reward")
+    if not Path(others[0]).is_dir():
+        catalog.require_known(others[0])
+    from marl_stable.investigate.reward import debugging
+    from marl_stable.report.reward_page import page
+
+    found = debugging.examine(others[0], asked.env.kwargs, asked.expert, asked.metric)
+    _say(to_json(found, indent=2) if asked.json else page(found, others[0]))
+    return 0
+
+
 def selftest(words: list[str]) -> int:
     """Play games with known answers, with every algorithm"""
     others, asked = _read(words, Selftest(), "selftest")
@@ -283,7 +378,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train, "[PRESET] [flags] | --resume RUN [--total-steps N]"),
     "eval": (evaluate, "RUN [--env ID] [--against RUN|random --team TEAM]"),
     "diagnose": (diagnose, "RUN [--experiment] [--json]"),
+    "check": (check, "ENV [--env.kwargs JSON] [--json]"),
+    "reward": (reward, "ENV_OR_RUN [--expert FILE.py:policy] [--metric NAME]"),
     "ladder": (ladder, "PRESET [flags] [--json]"),
+    "sweep": (sweep, "[PRESET] [flags] [--seeds 1..5] [--grid KEY=V1,V2]"),
     "render": (render, "RUN -o FILE.gif"),
     "selftest": (selftest, "[--algo NAME] [--json]"),
     "envs": (envs, "[--json]"),
@@ -321,6 +419,14 @@ def _run_folder(others: list[str], command: str) -> Path:
     return Path(others[0])
 
 
+def _environment(others: list[str], command: str) -> str:
+    if not others:
+        raise UsageError(f"ENV is missing; {command} needs an environment, and `marl-stable envs` lists them.")
+    _refuse(others[1:], command)
+    catalog.require_known(others[0])
+    return others[0]
+
+
 def _refuse(others: list[str], command: str) -> None:
     """Words that `command` has no use for."""
     if others:
@@ -330,6 +436,11 @@ def _refuse(others: list[str], command: str) -> None:
 
 def _fields(config: RunConfig) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in fields(config)}
+
+
+def _run_config(asked: RunConfig, own: Sequence[str]) -> RunConfig:
+    """The run that a command asks for, without the flags of its own."""
+    return RunConfig(**{name: value for name, value in _fields(asked).items() if name not in own})
 
 
 def _exit_code(run: Run) -> int:

@@ -110,8 +110,9 @@ class RunConfig:
     """Seed of everything random in the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks, storage and batched environments live; auto: cuda where there is one."""
-    threads: int = 1
-    """Threads torch uses inside one operation. More than one is often many times slower on small networks."""
+    threads: int | Literal["auto"] = 1
+    """Threads torch uses inside one operation. More than one is often many times slower on small networks. auto: what
+    was fastest when updates like this run's were tried for about a second, before it began; on a GPU 1."""
     compile: bool = True
     """On a CUDA device: records the updates as CUDA graphs and replays them, with the same results; many times faster
     for networks of the usual size."""
@@ -138,7 +139,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require(self.total_steps > 0, "total_steps", self.total_steps, "a positive number of steps")
-        require(self.threads > 0, "threads", self.threads, "at least 1")
+        require(self.threads == "auto" or self.threads > 0, "threads", self.threads, "auto or at least 1")
         require(self.eval_every >= 0, "eval_every", self.eval_every, "0 (only at the end) or a number of steps")
         require(self.eval_episodes > 0, "eval_episodes", self.eval_episodes, "at least 1")
         require(self.checkpoint_every > 0, "checkpoint_every", self.checkpoint_every, "a positive number of steps")

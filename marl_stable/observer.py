@@ -45,7 +45,8 @@ class RunObserver:
         groups = training.envs.spec.groups
         self._replay = ReplayFiles(self.folder.replay, training.agent.rings())
         self._discrete = {agent: not isinstance(g.action, Box) for g in groups for agent in g.agents}
-        named = labels(training.envs.spec, training.agent.layer_names())
+        terms = training.terms.names if training.terms else {}
+        named = labels(training.envs.spec, training.agent.layer_names(), terms)
         at, folder = self._resumed_at, self.folder.recording
         self._recorder = None
         if training.watched:

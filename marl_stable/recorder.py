@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +20,14 @@ class Labels(NamedTuple):
 
     agents: Mapping[str, tuple[str, ...]]  # group -> names
     layers: Mapping[str, Mapping[str, Layers]]  # group -> network -> names
+    terms: Mapping[str, Sequence[str]] = {}  # group -> names; of groups that have terms
 
 
-def labels(spec: EnvSpec, layers: Mapping[str, Mapping[str, Layers]]) -> Labels:
-    """Those of an environment's groups and an agent's networks."""
-    return Labels({group.name: group.agents for group in spec.groups}, layers)
+def labels(
+    spec: EnvSpec, layers: Mapping[str, Mapping[str, Layers]], terms: Mapping[str, Sequence[str]] | None = None
+) -> Labels:
+    """Those of an environment's groups, an agent's networks and what rewards are made up of."""
+    return Labels({group.name: group.agents for group in spec.groups}, layers, terms or {})
 
 
 class Recorder:
@@ -56,6 +59,7 @@ class Recorder:
         if key not in self._known:
             network = tag.rpartition("/")[2]
             layers = self._labels.layers.get(group, {}).get(network, NO_LAYERS)
+            layers = {**layers, "term": self._labels.terms.get(group, ())}
             named = columns(tag, group, values.shape, self._labels.agents[group], layers)
             self._known[key] = [self._columns.setdefault(column, len(self._columns)) for column in named]
         return self._known[key]

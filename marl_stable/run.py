@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from marl_stable import configs, transfer
+from marl_stable import configs, threads, transfer
 from marl_stable import training as loop
 from marl_stable.agents import algorithm
 from marl_stable.agents.config import ActorCriticConfig
@@ -85,7 +85,6 @@ def start(config: RunConfig) -> Run:
     Raises UsageError where the configuration, the run folder or the environment is not fit to begin with.
     """
     device = _device(config.device)
-    torch.set_num_threads(config.threads)
     folder = RunFolder.create(Path(config.run_dir) if config.run_dir else _default_path(config))
     with signals_taken() as signals:
         try:
@@ -101,6 +100,7 @@ def start(config: RunConfig) -> Run:
 def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Training:
     """Everything before the first step, ending with the folder's first files."""
     config = replace(config, env=replace(config.env, num_envs=catalog.resolve_num_envs(config.env)))
+    config = threads.settle(config, device)
     if config.init_from:  # config.yaml must repeat the run from another working directory as well
         config = replace(config, init_from=str(Path(config.init_from).absolute()))
     envs, eval_env = _environments(config, device)
@@ -146,7 +146,7 @@ def _reload(folder: RunFolder, total_steps: int | None, quiet: bool) -> tuple[Tr
     ended = folder.metadata.get("status") == "finished" or total_steps not in (None, config.total_steps)
     config = config if total_steps is None else replace(config, total_steps=total_steps)
     device = _device(config.device)
-    torch.set_num_threads(config.threads)
+    config = threads.settle(config, device)
     state, warning = load_newest(folder.checkpoints, device)
     if ended and state["steps"] >= config.total_steps:  # else it was interrupted in its last evaluation
         where = f"{str(folder.path)!r} has {state['steps']} of {config.total_steps} steps"

@@ -169,7 +169,7 @@ def _env_config(run: Path, env_id: str | None, env_kwargs: dict[str, Any] | None
 def _require_same(trained: EnvSpec, here: EnvSpec, run: str = "the run") -> None:
     """The groups, their agents and their spaces must be the same; ids may differ."""
     for mine, other in zip(trained.groups, here.groups, strict=False):
-        if mine._replace(name=other.name, team=other.team) != other:
+        if mine._replace(name=other.name, team=other.team, terms=other.terms) != other:
             raise UsageError(
                 f"{here.id} has the group {other.name!r} with {len(other.agents)} agents, {other.obs_size} features, "
                 f"{other.action}; {run} was trained with {mine.name!r}: {len(mine.agents)}, {mine.obs_size}, "

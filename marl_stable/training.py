@@ -21,6 +21,7 @@ from marl_stable.monitor.detectors import Incident, RepeatedAction
 from marl_stable.monitor.guard import Guard
 from marl_stable.monitor.table import Host
 from marl_stable.rewards import team_mean
+from marl_stable.terms import TermAccount
 from marl_stable.types import PerGroup, Step
 from marl_stable.validation import Mended, Validation
 from marl_stable.watching import (
@@ -35,6 +36,7 @@ Status = Literal["finished", "interrupted"]
 HISTOGRAM_EVERY = 10  # iterations; counts per agent and dimension cost more to write than all scalars together
 EVAL_SEED = 1_000_003  # added to the run's: evaluation plays episodes of its own, the same at every evaluation
 WATCHED_CALLS = 256  # of an evaluation, in which greedy actions are kept to see whether they repeat
+GAE_LAMBDA = 0.95  # by which rewards are taken apart where the algorithm has none
 COUNTERS = ("steps", "iteration", "seconds", "evaluation_due", "checkpoint_due")
 
 
@@ -79,6 +81,7 @@ class Training:
         self.detector = RepeatedAction(self.envs.spec)
         self.greedy_detector = RepeatedAction(self.envs.spec)
         self.validation = Validation(self.envs, self.acts)
+        self.terms = self._account()
         self.guard = self._guard()
         if self.watched:
             self.obs = self.validation.first(self.obs)
@@ -88,6 +91,14 @@ class Training:
         agents = {group.name: group.agents for group in spec.groups}
         random_return = self.random_return if len(spec.teams) == 1 else None  # what one team gains another loses
         return Guard(agents, random_return, repairs=self.config.stability == "repair")
+
+    def _account(self) -> TermAccount | None:
+        """Of rewards by term; None where there are none, or nothing is watched."""
+        spec, algo = self.envs.spec, self.agent.config
+        if not self.watched or not any(group.terms for group in spec.groups):
+            return None
+        shared = self.config.env.reward == "mean"
+        return TermAccount(spec, shared, float(algo.gamma), getattr(algo, "gae_lambda", GAE_LAMBDA))
 
     @property
     def watched(self) -> bool:
@@ -124,6 +135,7 @@ class Training:
             "greedy_detector": self.greedy_detector.state_dict(),
             "validation": self.validation.state_dict(),
             "guard": self.guard.state_dict(),
+            "terms": self.terms.state_dict() if self.terms else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -134,6 +146,8 @@ class Training:
         self.agent.load_state_dict(state["agent"])
         self.validation.load_state_dict(state["validation"])
         self.guard.load_state_dict(state["guard"])
+        if self.terms:
+            self.terms.load_state_dict(state.get("terms", {}))
         self.obs = self.envs.load_state_dict(state["envs"])
         if self.watched:
             self.obs = self.validation.first(self.obs)
@@ -176,8 +190,11 @@ def collect(run: Training, observer: Observer, interrupted: Callable[[], bool]) 
         report_failures(run, observer)
         if run.watched:
             step = run.validation.check(step)
-        run.agent.observe(run.lesson(step))
+        lesson = run.lesson(step)
+        run.agent.observe(lesson)
         run.episodes.add(step)
+        if run.terms:
+            run.terms.add(lesson)
         run.obs = step.obs
     return True
 
@@ -191,6 +208,8 @@ def log(run: Training, stats: Stats, seconds: float, observer: Observer) -> None
     if run.watched:
         probe = run.iteration % run.agent.probe_every == 1 % run.agent.probe_every
         figures |= run.agent.signals(probe) | run.validation.take()
+    if run.terms:
+        figures |= run.terms.take()
     found = to_host(figures)
     speed = run.agent.rollout_steps * run.envs.num_envs / seconds
     row = {"seconds": run.seconds, "charts/steps_per_second": speed} | row_of(found)

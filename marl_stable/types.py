@@ -1,7 +1,7 @@
 """The words every room shares: what an environment looks like, what one step carries, and which errors a user meets.
 
-Shapes: E environment copies, A agents of one group, O observation features, D action features. Torch is imported for
-type checkers only, so that the command line can use these names without paying for it.
+Shapes: E environment copies, A agents of one group, O observation features, D action features, K reward terms. Torch
+is imported for type checkers only, so that the command line can use these names without paying for it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Group(NamedTuple):
     """Agents of one team with the same spaces; everything about them is batched along the agent axis.
 
     ``masked``: the last ``action.n`` of the ``obs_size`` features are 1 for each legal action and 0 for the others, so
-    that masks travel, are stored and are replayed with what they belong to.
+    that masks travel, are stored and are replayed with what they belong to. ``terms``: names of the parts that the
+    environment reports these agents' rewards to be the sum of; none where it reports none.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Group(NamedTuple):
     action: ActionSpec
     team: str
     masked: bool = False
+    terms: tuple[str, ...] = ()
 
 
 def legal_features(group: Group) -> int:
@@ -109,6 +111,7 @@ class Step(NamedTuple):
     truncated: PerGroup  # (E, A) bool: the agent was cut off; its value goes on
     alive: PerGroup  # (E, A) bool: the agent acted in this step
     done: Tensor  # (E,) bool: the copy's episode is over for all agents and a new one has begun
+    terms: PerGroup = {}  # noqa: RUF012 - (E, A, K) float32: `reward` by term, of groups that have terms
 
 
 def spec_to_dict(spec: EnvSpec) -> dict[str, Any]:
@@ -116,7 +119,8 @@ def spec_to_dict(spec: EnvSpec) -> dict[str, Any]:
     groups = []
     for group in spec.groups:
         action: dict[str, Any] = {key: _plain(value) for key, value in group.action._asdict().items()}
-        groups.append(group._asdict() | {"agents": list(group.agents), "action": action})
+        names = {"agents": list(group.agents), "terms": list(group.terms)}
+        groups.append(group._asdict() | names | {"action": action})
     return {"id": spec.id, "agents": list(spec.agents), "groups": groups, "turn_based": spec.turn_based}
 
 
@@ -124,7 +128,8 @@ def spec_from_dict(plain: dict[str, Any]) -> EnvSpec:
     """The inverse of :func:`spec_to_dict`."""
     groups = []
     for entry in plain["groups"]:
-        groups.append(Group(**(entry | {"agents": tuple(entry["agents"]), "action": _action_spec(entry["action"])})))
+        names = {"agents": tuple(entry["agents"]), "terms": tuple(entry.get("terms", ()))}
+        groups.append(Group(**(entry | names | {"action": _action_spec(entry["action"])})))
     return EnvSpec(plain["id"], tuple(plain["agents"]), tuple(groups), plain.get("turn_based", False))
 
 

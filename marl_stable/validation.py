@@ -4,7 +4,7 @@ One such number in an observation or a reward, let in once, is in every weight a
 looked at as it comes. A step that an agent cannot learn from is excluded for this agent alone; nothing is dropped from
 the episode, and nothing happens silently: it is counted, becomes an incident, and where it happens often the run stops.
 
-Shapes: E environment copies, A agents of a group, O observation features.
+Shapes: E environment copies, A agents of a group, O observation features, K reward terms.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Validation:
     """Looks at every step of training; to be handed the first observations, then each step, each exactly once.
 
     Observations: an entry that is not finite becomes the last finite value of that feature, agent and copy (0 before
-    there was one), so that policies and central critics see numbers. Rewards: it becomes 0. Agents whose observation,
-    next observation or reward was concerned do not learn from that step.
+    there was one), so that policies and central critics see numbers. Rewards: it becomes 0, and so do its terms. Agents
+    whose observation, next observation or reward was concerned do not learn from that step.
 
     The host never waits for a device. On the CPU, where to look at a number is no waiting, a step of finite numbers
     comes back as it was, the same objects.
@@ -88,10 +88,11 @@ class Validation:
         self._excluded, self.unpaid = excluded, unpaid
         next_obs = self._mended(step.next_obs, then, self._last)
         self._last = next_obs if whole else self._mended(step.obs, now, next_obs)
-        reward = step.reward
+        reward, terms = step.reward, step.terms
         if unpaid is not None:
             reward = {name: x.masked_fill(unpaid[name], 0.0) for name, x in reward.items()}
-        return step._replace(obs=self._last, next_obs=next_obs, reward=reward)
+            terms = {name: x.masked_fill(unpaid[name].unsqueeze(-1), 0.0) for name, x in terms.items()}
+        return step._replace(obs=self._last, next_obs=next_obs, reward=reward, terms=terms)
 
     def exclude(self, step: Step) -> Step:
         """What may be learned from the step checked last: `alive` false for agents whose numbers were not finite."""

@@ -23,14 +23,14 @@ PACKAGE = "marl_stable"
 FLOORS = {
     **dict.fromkeys(("types", "conversion", "config"), 0),
     **dict.fromkeys(("returns", "rewards", "normalize", "networks", "buffers", "turns"), 1),
-    **dict.fromkeys(("optim", "clipping", "rates", "graphs", "generators"), 1),
+    **dict.fromkeys(("optim", "clipping", "rates", "graphs", "generators", "statistics"), 1),
     **dict.fromkeys(("agents", "envs", "monitor", "configs"), 2),
     **dict.fromkeys(
         ("report", "checkpoint", "replay_files", "recorder", "folder", "interruption", "profile", "provenance"), 3
     ),
     **dict.fromkeys(("evaluation", "acting", "episodes", "terms", "validation", "watching", "defence", "training"), 3),
     **dict.fromkeys(("investigate", "observer", "policy", "transfer"), 4),
-    **dict.fromkeys(("run", "showing", "diagnosing", "trial", "ladder", "experiment"), 5),
+    **dict.fromkeys(("run", "showing", "diagnosing", "trial", "ladder", "experiment", "sweep", "threads"), 5),
     **dict.fromkeys(("__init__", "flags", "cli", "__main__", "integrations"), 6),
 }
 STRANGERS = {"agents": {"envs"}, "monitor": {"agents", "envs"}}  # room: rooms it must not know
@@ -48,6 +48,7 @@ WITHOUT_TORCH = (
     "marl_stable.envs.worker",
     "marl_stable.envs.workers",
     "marl_stable.diagnosing",
+    "marl_stable.sweep.command",
     "marl_stable.cli",
 )
 

@@ -131,7 +131,7 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
     captured = capsys.readouterr()
     assert captured.err == ""
     listed = [line.split()[0] for line in captured.out.splitlines() if line.startswith("  ")]
-    assert listed == ["train", "eval", "diagnose", "ladder", "render", "selftest", "envs", "algos", "presets"] * 3
+    assert listed == [*COMMANDS] * 3
     assert main([]) == 2
     assert capsys.readouterr().out == captured.out[: len(captured.out) // 3]
 

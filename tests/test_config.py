@@ -67,7 +67,7 @@ OUT_OF_RANGE = [
     ("--eval-every -1", "eval_every is -1"),
     ("--eval-episodes 0", "eval_episodes is 0; it must be at least 1."),
     ("--checkpoint-every 0", "checkpoint_every is 0"),
-    ("--threads 0", "threads is 0; it must be at least 1."),
+    ("--threads 0", "threads is 0; it must be auto or at least 1."),
     ("--seed -1", "seed is -1; it must be a whole number from 0 to 2147483647."),
     ("--seed 2147483648", "seed is 2147483648"),
     ("--env.num-envs 0", "env.num_envs is 0; it must be auto or at least 1."),

@@ -74,11 +74,7 @@ def test_the_commands_of_the_document_are_understood() -> None:
 
 
 def test_the_page_on_diagnosis_is_what_the_code_says() -> None:
-    spec = importlib.util.spec_from_file_location("write_diagnosis", DOCS / "write_diagnosis.py")
-    assert spec is not None
-    assert spec.loader is not None
-    writer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(writer)
+    writer = _script("write_diagnosis")
     page = (DOCS / "diagnosis.md").read_text(encoding="utf-8")
     assert page == writer.page(), "python docs/write_diagnosis.py writes it anew"
     told = set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
@@ -91,3 +87,19 @@ def test_the_readme_counts_causes_as_they_are() -> None:
     assert f"It looks for {len(CAUSES)} causes" in readme
     assert f"{len(CAUSES)} causes with evidence" in changes
     assert f"{len(SIGNALS)} signals of" in changes
+
+
+def test_the_tables_of_the_readme_are_the_committed_results() -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    writer = _script("write_readme")
+    assert len(writer.BLOCK.findall(readme)) == readme.count("<!-- end -->") >= 2
+    assert readme == writer.written(readme), "python docs/write_readme.py writes them anew"
+
+
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -11,7 +11,7 @@ from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
 from marl_stable.report.metrics import read_metrics
-from marl_stable.rewards import team_mean
+from marl_stable.rewards import shared_terms, team_mean
 from marl_stable.types import Discrete, EnvSpec, Group, Step
 from tests.runs import assert_equal, rows, train
 
@@ -45,6 +45,34 @@ def by_hand(step: Step, copy: int, group: Group, agent: int, turn_based: bool) -
     ]
     acted = turn_based or bool(step.alive[group.name][copy, agent])
     return sum(counted) / len(counted) if acted else 0.0
+
+
+TERMS = {"lead": ("goal", "cost"), "blue": ("goal",), "red": ("cost", "bonus")}
+ITEMISED = SPEC._replace(groups=tuple(group._replace(terms=TERMS[group.name]) for group in GROUPS))
+
+
+@pytest.mark.parametrize("turn_based", [False, True], ids=["together", "in turns"])
+def test_terms_become_means_by_name_as_rewards_do(turn_based: bool) -> None:
+    spec, step = ITEMISED._replace(turn_based=turn_based), random_step()
+    draw = torch.Generator().manual_seed(1)
+    terms = {n: torch.randint(-9, 9, (*x.shape, len(TERMS[n])), generator=draw).float() for n, x in step.reward.items()}
+    whole = step._replace(reward={name: x.sum(-1) for name, x in terms.items()}, terms=terms)
+    unpaid = {name: torch.rand(x.shape, generator=draw) < 0.1 for name, x in step.reward.items()}
+    found = team_mean(whole, spec, unpaid)
+    assert shared_terms(spec) == {
+        "lead": ("goal", "cost", "bonus"),
+        "blue": ("goal",),
+        "red": ("goal", "cost", "bonus"),
+    }
+    for name, names in shared_terms(spec).items():
+        assert torch.allclose(found.terms[name].sum(-1), found.reward[name], atol=1e-5)
+        for column, term in enumerate(names):
+            alone = {
+                other: terms[other][..., TERMS[other].index(term)] if term in TERMS[other] else torch.zeros_like(x)
+                for other, x in step.reward.items()
+            }
+            wanted = team_mean(step._replace(reward=alone, terms={}), spec, unpaid)
+            assert torch.allclose(found.terms[name][..., column], wanted.reward[name], atol=1e-6)
 
 
 @pytest.mark.parametrize("turn_based", [False, True], ids=["together", "in turns"])

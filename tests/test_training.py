@@ -102,6 +102,8 @@ def test_figures_are_those_of_the_episodes_that_ended_in_the_iteration() -> None
     assert train(Path("run"), *more) == 0
     (module,) = [m for name, m in sys.modules.items() if name.startswith("marl_stable_env_") and hasattr(m, "Diary")]
     copies = [copy.episodes for copy in module.Diary.copies[:4]]  # the training copies are made first
+    searched = next(i for i, episode in enumerate(copies[0]) if episode)
+    assert len(copies[0].pop(searched)) == 1  # played before training, to look for reward terms
     read = read_metrics(Path("run/metrics.csv"))
     steps = [0, *(int(s) // 4 for s in read["steps"])]  # of each copy
     for i, (begin, end) in enumerate(pairwise(steps)):

@@ -285,6 +285,21 @@ def test_a_reward_excludes_its_own_step_and_is_nothing() -> None:
     assert incidents_of(told) == [Incident(100, "non_finite_reward", where, 1.0, 0.0, "excluded", {})]
 
 
+def test_the_terms_of_a_reward_that_is_no_number_are_nothing_either() -> None:
+    groups = tuple(group._replace(terms=("a", "b")) for group in GROUPS)
+    validation = Validation(Meadow(SPEC._replace(groups=groups)), acts=True)
+    env = Meadow()
+    validation.first(env.reset(1))
+    step = env.step({})
+    reward = {name: x.clone() for name, x in step.reward.items()}
+    reward["hunter"][1, 0] = NAN
+    terms = {name: torch.stack([x, 0 * x], -1) for name, x in reward.items()}
+    found = validation.check(step._replace(reward=reward, terms=terms))
+    assert found.terms["hunter"][1, 0].tolist() == [0, 0]
+    assert_equal(found.terms["prey"], terms["prey"])
+    assert_equal(found.terms["hunter"][0], terms["hunter"][0])
+
+
 def test_before_there_was_a_finite_value_it_is_0() -> None:
     told = tell(*SCENES["first of all"])
     assert told.first["prey"][3, 0, 1] == 0

@@ -1,6 +1,6 @@
 """One copy of a turn-based PettingZoo `AECEnv` as arrays by group. NumPy only, for a process without torch to run it.
 
-Shapes: A agents of one group, O observation features, D action features, K choices.
+Shapes: A agents of one group, O observation features, D action features, C choices, K reward terms.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marl_stable.envs.pettingzoo import Copy, CopyStep, single_number
+from marl_stable.envs.terms import add_up, terms_in, write_terms
 from marl_stable.types import EnvironmentFailure
 
 
@@ -19,9 +20,10 @@ class TurnCopy(Copy):
     """Adapts one `AECEnv`: a step is one turn, in which only `env.agent_selection` acts and is `alive`.
 
     Every agent is observed after every turn. A step's reward is what each agent gained in it, whoever acted: over an
-    episode they add up to what `env.last()` would have told. An agent that ends when it is not its turn is marked in
-    the step in which it ends. The steps that PettingZoo asks for to take the dead away are made inside, and are no
-    turns. An agent that leaves without having been terminated or truncated counts as terminated.
+    episode they add up to what `env.last()` would have told. Terms may be reported as parts of that gain, or of all
+    that the agent gained since its last turn, beside which `env.last()` has them. An agent that ends when it is not its
+    turn is marked in the step in which it ends. The steps that PettingZoo asks for to take the dead away are made
+    inside, and are no turns. An agent that leaves without having been terminated or truncated counts as terminated.
     """
 
     turn_based: ClassVar[bool] = True
@@ -29,6 +31,7 @@ class TurnCopy(Copy):
     def __init__(self, env: Any, env_id: str) -> None:
         self._ended: set[str] = set()  # and still in env.agents
         self._totals: dict[str, float] = {}  # each agent's reward since its last turn, as of the last look
+        self._parts: dict[str, NDArray[np.float32]] = {}  # the same by term: (K,)
         super().__init__(env, env_id)
         self._deciders = {
             agent: (name, row, decode) for name, agents, decode in self._decoders for row, agent in enumerate(agents)
@@ -38,7 +41,7 @@ class TurnCopy(Copy):
         """Begin an episode; the first observations, `(A, O)` per group."""
         self.env.reset(seed=seed)
         self._clear()
-        self._ended, self._totals = set(), {}
+        self._ended, self._totals, self._parts = set(), {}, {}
         if not self.env.agents:
             raise EnvironmentFailure("reset left env.agents empty")
         self._refuse_strangers()
@@ -46,7 +49,7 @@ class TurnCopy(Copy):
         return self._arrays.obs
 
     def step(self, actions: Mapping[str, NDArray[Any]]) -> CopyStep:
-        """Play one turn. `actions`: `(A,)` or `(A, K)` int64 or `(A, D)` float32 per group; the actor's row counts."""
+        """Play one turn. `actions`: `(A,)` or `(A, C)` int64 or `(A, D)` float32 per group; the actor's row counts."""
         actor, before = self.env.agent_selection, list(self.env.agents)
         name, row, decode = self._deciders[actor]
         self.env.step(decode(actions[name][row : row + 1])[0])
@@ -58,6 +61,10 @@ class TurnCopy(Copy):
         if not self._over():
             self._look_around()
         return CopyStep(*self._arrays, done=self._over())
+
+    def infos(self) -> Any:
+        """The infos of the last turn."""
+        return self.env.infos
 
     def _first_infos(self) -> Any:
         self.env.reset(seed=0)
@@ -106,8 +113,28 @@ class TurnCopy(Copy):
         totals = {agent: single_number(total, agent) for agent, total in self.env._cumulative_rewards.items()}
         for agent, total in totals.items():
             seat = self._seats[agent]
-            seat.reward[seat.row] += total - (0.0 if agent == actor else self._totals.get(agent, 0.0))
+            gain = total - (0.0 if agent == actor else self._totals.get(agent, 0.0))
+            seat.reward[seat.row] += gain
+            if seat.terms is not None:
+                if agent == actor:
+                    self._parts.pop(agent, None)
+                self._itemise(agent, seat.terms, seat.columns, gain, total)
         self._totals = totals
+
+    def _itemise(
+        self, agent: str, row: NDArray[np.float32], columns: dict[str, int], gain: float, total: float
+    ) -> None:
+        """Add to `row (K,)` the terms of what `agent` gained, out of the `total` since its last turn."""
+        told = np.zeros_like(row)
+        write_terms(told, columns, terms_in(self.env.infos, agent))
+        before = self._parts.get(agent, np.zeros_like(row))
+        if not add_up(told, gain):
+            if add_up(told, total):
+                told -= before
+            elif gain == 0:  # an info of an earlier turn that was left where it is
+                told[...] = 0
+        self._parts[agent] = before + told
+        row += told
 
     def _look_around(self) -> None:
         """Write what every agent sees that goes on; the mask of the agent to act must allow something."""

@@ -22,6 +22,7 @@ from marl_stable.types import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from marl_stable.envs.crew import TermNames
     from marl_stable.envs.pettingzoo import Copy
 
 ON_DEVICE = 256
@@ -131,13 +132,14 @@ def _of_copies(
     from marl_stable.envs.workers import WorkerCrew
 
     waiting = [first]
+    known: TermNames | None = {} if config.id.partition("/")[0] in PETTINGZOO else None  # PettingZoo's own have none
 
     def make_copy() -> Copy:
         return factory.copy_of(waiting.pop() if waiting else maker(), config.id)
 
     if config.workers == 0:
-        return VectorEnv(LocalCrew(make_copy, config.id, num_envs), device)
-    prototype = LocalCrew(make_copy, config.id, 1)  # what the factory makes can be told only by making one
+        return VectorEnv(LocalCrew(make_copy, config.id, num_envs, terms=known), device)
+    prototype = LocalCrew(make_copy, config.id, 1, terms=known)  # what the factory makes can be told only by making one
     prototype.close()
     offered = {"num_envs": num_envs, "device": str(device)}
     crew = WorkerCrew(prototype.spec, config.kwargs, offered, num_envs, config.workers, config.step_timeout)

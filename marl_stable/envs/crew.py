@@ -7,19 +7,21 @@ one MultiDiscrete action.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from marl_stable.envs.pettingzoo import Arrays, Copy
+from marl_stable.envs.terms import find_terms
 from marl_stable.types import Discrete, EnvironmentFailure, EnvSpec, Group, MultiDiscrete, UsageError
 
 ALIGNMENT = 64  # bytes; no two arrays of a board share a cache line
 
 
 MakeCopy: TypeAlias = "Callable[[], Copy]"
+TermNames: TypeAlias = "Mapping[str, tuple[str, ...]]"
 
 
 class Board(NamedTuple):
@@ -92,9 +94,15 @@ class LocalCrew:
     Raises UsageError where the environment cannot be made or is not supported.
     """
 
-    def __init__(self, make_copy: MakeCopy, env_id: str, count: int, first: int = 0) -> None:
+    def __init__(
+        self, make_copy: MakeCopy, env_id: str, count: int, first: int = 0, terms: TermNames | None = None
+    ) -> None:
+        """`terms`: names by group; where they are not given, the first copy is played to find them."""
         self._make_copy = make_copy
         self._copies = dict(enumerate(_make_copies(make_copy, env_id, range(first, first + count)), first))
+        self._terms = find_terms(self._copies[first]) if terms is None else terms
+        for copy in self._copies.values():
+            copy.name_terms(self._terms)
         self._broken: set[int] = set()
         self.spec = self._copies[first].spec
         self.use(Board.zeros(self.spec, first + count))
@@ -139,6 +147,7 @@ class LocalCrew:
             with contextlib.suppress(Exception):
                 self._copies[index].close()
             copy = self._make_copy()
+            copy.name_terms(self._terms)
             copy.write_into(self.board.arrays.at(index))
             self._copies[index] = copy
             self._broken.remove(index)

@@ -111,7 +111,7 @@ def regrouped(spec: EnvSpec, teams: Mapping[str, str]) -> EnvSpec:
 
     members = _together(spec.agents, alike)
     groups = (
-        home[group[0]]._replace(name=name, agents=tuple(group), team=teams[group[0]])
+        home[group[0]]._replace(name=name, agents=tuple(group), team=teams[group[0]], terms=_terms_of(group, home))
         for name, group in zip(_names(members), members, strict=True)
     )
     return spec._replace(groups=tuple(groups))
@@ -131,6 +131,11 @@ def _group(
         assert isinstance(action, Discrete)
         size += action.n
     return Group(name, tuple(agents), size, action, team, masked)
+
+
+def _terms_of(agents: Sequence[str], home: Mapping[str, Group]) -> tuple[str, ...]:
+    """Names of the reward terms of agents that come from the groups `home`."""
+    return tuple(dict.fromkeys(term for agent in agents for term in home[agent].terms))
 
 
 def _together(agents: Sequence[str], alike: Callable[[str, str], bool]) -> list[list[str]]:

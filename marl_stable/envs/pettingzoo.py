@@ -1,6 +1,7 @@
 """One copy of a PettingZoo `ParallelEnv` as arrays by group. NumPy only, so that a process without torch can run it.
 
-Shapes: A agents of one group, O observation features, D action features, K choices, n actions of a Discrete space.
+Shapes: A agents of one group, O observation features, D action features, C choices, K reward terms, n actions of a
+Discrete space.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from marl_stable.envs.spaces import (
     observation_writer,
     write_mask,
 )
+from marl_stable.envs.terms import terms_in, write_terms
 from marl_stable.types import Discrete, EnvironmentFailure, EnvSpec
 
 
@@ -35,15 +37,20 @@ class Arrays(NamedTuple):
     terminated: dict[str, NDArray[np.bool_]]  # (A,)
     truncated: dict[str, NDArray[np.bool_]]  # (A,)
     alive: dict[str, NDArray[np.bool_]]  # (A,): the agent acted in this step
+    terms: dict[str, NDArray[np.float32]]  # (A, K): `reward` by term, of groups that have terms
 
     @classmethod
     def zeros(cls, spec: EnvSpec, *leading: int) -> Arrays:
         """Arrays for the groups of `spec`, with `leading` axes before the agents."""
         rows = {group.name: (*leading, len(group.agents)) for group in spec.groups}
+        terminated, truncated, alive = ({g: np.zeros(shape, np.bool_) for g, shape in rows.items()} for _ in range(3))
         return cls(
             {group.name: np.zeros((*rows[group.name], group.obs_size), np.float32) for group in spec.groups},
             {name: np.zeros(shape, np.float32) for name, shape in rows.items()},
-            *({name: np.zeros(shape, np.bool_) for name, shape in rows.items()} for _ in range(3)),
+            terminated,
+            truncated,
+            alive,
+            {g.name: np.zeros((*rows[g.name], len(g.terms)), np.float32) for g in spec.groups if g.terms},
         )
 
     def copies(self) -> Arrays:
@@ -63,6 +70,7 @@ class CopyStep(NamedTuple):
     terminated: dict[str, NDArray[np.bool_]]  # (A,)
     truncated: dict[str, NDArray[np.bool_]]  # (A,): never together with terminated
     alive: dict[str, NDArray[np.bool_]]  # (A,)
+    terms: dict[str, NDArray[np.float32]]  # (A, K), of groups that have terms
     done: bool
 
 
@@ -76,6 +84,8 @@ class _Seat(NamedTuple):
     terminated: NDArray[np.bool_]  # (A,)
     truncated: NDArray[np.bool_]  # (A,)
     alive: NDArray[np.bool_]  # (A,)
+    terms: NDArray[np.float32] | None  # (K,), a view; None where the group has no terms
+    columns: dict[str, int]  # of the terms
 
 
 class Copy(ABC):
@@ -106,6 +116,11 @@ class Copy(ABC):
         ]
         self.write_into(Arrays.zeros(self.spec))
 
+    def name_terms(self, names: Mapping[str, tuple[str, ...]]) -> None:
+        """From now on write the reward terms that `names` has of each group; `write_into` must be called after this."""
+        groups = tuple(group._replace(terms=tuple(names.get(group.name, ()))) for group in self.spec.groups)
+        self.spec = self.spec._replace(groups=groups)
+
     def write_into(self, arrays: Arrays) -> None:
         """Write all further results into `arrays` (such as one copy's part of a larger batch)."""
         self._arrays = arrays
@@ -113,6 +128,7 @@ class Copy(ABC):
         self._seats: dict[str, _Seat] = {}
         self._masks: dict[str, NDArray[np.float32]] = {}  # (n,), views of the rows of masked agents
         for group in self.spec.groups:
+            columns = {term: column for column, term in enumerate(group.terms)}
             for row, agent in enumerate(group.agents):
                 obs = arrays.obs[group.name][row]
                 if group.masked:
@@ -128,6 +144,8 @@ class Copy(ABC):
                     arrays.terminated[group.name],
                     arrays.truncated[group.name],
                     arrays.alive[group.name],
+                    arrays.terms[group.name][row] if columns else None,
+                    columns,
                 )
 
     @abstractmethod
@@ -136,11 +154,15 @@ class Copy(ABC):
 
     @abstractmethod
     def step(self, actions: Mapping[str, NDArray[Any]]) -> CopyStep:
-        """Advance by one step. `actions`: `(A,)` or `(A, K)` int64 or `(A, D)` float32 per group."""
+        """Advance by one step. `actions`: `(A,)` or `(A, C)` int64 or `(A, D)` float32 per group."""
 
     def close(self) -> None:
         """Close the environment."""
         self.env.close()
+
+    @abstractmethod
+    def infos(self) -> Any:
+        """The infos of the last step."""
 
     @abstractmethod
     def _first_infos(self) -> Any:
@@ -194,6 +216,7 @@ class ParallelCopy(Copy):
 
     def __init__(self, env: Any, env_id: str) -> None:
         self._ended: set[str] = set()
+        self._infos: Any = {}
         super().__init__(env, env_id)
 
     def reset(self, seed: int) -> dict[str, NDArray[np.float32]]:
@@ -213,11 +236,12 @@ class ParallelCopy(Copy):
         return self._arrays.obs
 
     def step(self, actions: Mapping[str, NDArray[Any]]) -> CopyStep:
-        """Advance by one step. `actions`: `(A,)` or `(A, K)` int64 or `(A, D)` float32 per group."""
+        """Advance by one step. `actions`: `(A,)` or `(A, C)` int64 or `(A, D)` float32 per group."""
         acting = list(self.env.agents)
         result = self.env.step(self._moves(acting, actions))
         if not isinstance(result, tuple) or len(result) != 5:
             raise EnvironmentFailure("step must return (observations, rewards, terminations, truncations, infos)")
+        self._infos = result[4]
         present = set(self.env.agents)
         self._clear()
         with np.errstate(over="ignore"):  # a float64 too large for float32 becomes inf, for the guard to judge
@@ -227,6 +251,10 @@ class ParallelCopy(Copy):
         if self._masks:
             self._require_choice(present - self._ended)
         return CopyStep(*self._arrays, done=self._ended == present)
+
+    def infos(self) -> Any:
+        """The infos of the last step."""
+        return self._infos
 
     def _first_infos(self) -> Any:
         return self.env.reset(seed=0)[1]
@@ -246,9 +274,11 @@ class ParallelCopy(Copy):
             raise EnvironmentFailure(f"{agent} acted but is missing from {_lacking(agent, result)}") from None
         if not truncated and agent not in present:
             terminated = True
-        row, _, _, rewards_of, terminated_of, truncated_of, alive_of = self._seats[agent]
+        row, _, _, rewards_of, terminated_of, truncated_of, alive_of, terms, columns = self._seats[agent]
         alive_of[row] = True
         rewards_of[row] = reward if type(reward) is float else single_number(reward, agent)
+        if terms is not None:
+            write_terms(terms, columns, terms_in(infos, agent))
         if terminated:
             terminated_of[row] = True
         elif truncated:

@@ -1,6 +1,6 @@
 """Agents in the teams that the user names (`env.teams`), whatever teams the environment has them in.
 
-Shapes: E copies, A agents of a group.
+Shapes: E copies, A agents of a group, K reward terms.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.envs.groups import checked_teams, regrouped
+from marl_stable.rewards import in_columns
 from marl_stable.types import Group, PerGroup, Step
 
 Routes: TypeAlias = "dict[str, tuple[tuple[str, ...], Tensor]]"
@@ -56,7 +57,18 @@ class Regrouped:
             terminated=_along(self._outward, inner.terminated),
             truncated=_along(self._outward, inner.truncated),
             alive=_along(self._outward, inner.alive),
+            terms=self._terms(inner) if inner.terms else {},
         )
+
+    def _terms(self, inner: Step) -> PerGroup:
+        """`(E, A, K)` of the groups that have terms, by the names that each of them has here."""
+        found = {}
+        for group in self.spec.groups:
+            if group.terms:
+                origins, places = self._outward[group.name]
+                parts = [in_columns(inner, self.env.spec, origin, group.terms) for origin in origins]
+                found[group.name] = torch.cat(parts, dim=1).index_select(1, places)
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly."""

@@ -196,6 +196,8 @@ class VectorEnv:
             outcome.terminated[name][...] = False
             outcome.truncated[name][...] = True
             outcome.alive[name][...] = False
+        for terms in outcome.terms.values():
+            terms[...] = 0
 
     def _commit(self, outcome: Arrays, moves: list[Moves], over: set[int]) -> Step:
         """Write down the step only now that it went well, so that the state always is that of a whole step."""
@@ -205,10 +207,10 @@ class VectorEnv:
             else:
                 played.append(moves[copy])
         self._keep_observations()
-        next_obs, reward, terminated, truncated, alive = (self._tensors(kind) for kind in outcome)
+        next_obs, reward, terminated, truncated, alive, terms = (self._tensors(kind) for kind in outcome)
         obs = self._tensors(self._obs) if over else next_obs
         done = torch.tensor([copy in over for copy in range(self.num_envs)], device=self.device)
-        return Step(obs, next_obs, reward, terminated, truncated, alive, done)
+        return Step(obs, next_obs, reward, terminated, truncated, alive, done, terms)
 
     def _replay(self, wanted: dict[str, NDArray[np.float32]]) -> set[int]:
         """Repeat every copy's running episode; the copies that fail or do not arrive, bit for bit, at `wanted`."""

@@ -4,7 +4,7 @@ VMAS is a simulator of E worlds whose caller resets them; here each copy begins 
 are this instance's own, and the whole state can be saved. Every step asks the device once whether an episode ended,
 since most scenarios end copies one by one; VMAS itself asks it several times per agent, to check the actions.
 
-Shapes: E copies, A agents of one group, N agents, O observation features, D action features.
+Shapes: E copies, A agents of one group, N agents, O observation features, D action features, K reward terms.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marl_stable.conversion import require, unknown
-from marl_stable.envs import generators, object_state
+from marl_stable.envs import generators, object_state, vmas_terms
 from marl_stable.envs.generators import OwnGenerators
 from marl_stable.envs.groups import groups_of, stem
-from marl_stable.types import Box, EnvironmentFailure, EnvSpec, Group, PerGroup, Step, UsageError
+from marl_stable.types import Box, Discrete, EnvironmentFailure, EnvSpec, Group, PerGroup, Step, UsageError
 
 MAX_STEPS = 100  # BenchMARL's time limit of nearly every VMAS task; VMAS itself has none
 OUR_BUSINESS = (
@@ -66,7 +66,7 @@ class VmasEnv:
 
         Raises EnvironmentFailure where VMAS refuses the actions or fails.
         """
-        led_to, reward, terminated, truncated = self.advance(action)
+        led_to, reward, terms, terminated, truncated = self.advance(action)
         done = terminated | truncated
         self.obs = self._begin_anew(done, led_to) if bool(done.any()) else led_to
         return Step(
@@ -77,28 +77,43 @@ class VmasEnv:
             truncated=self._for_all(truncated & ~terminated),
             alive=self._always,
             done=done,
+            terms=terms,
         )
 
-    def advance(self, action: PerGroup) -> tuple[PerGroup, PerGroup, Tensor, Tensor]:
+    def advance(self, action: PerGroup) -> tuple[PerGroup, PerGroup, PerGroup, Tensor, Tensor]:
         """Advance every copy by one step and leave it there.
 
-        What it led to `(E, A, O)`, rewards `(E, A)`, and which copies `(E,)` have ended or are cut off.
+        What it led to `(E, A, O)`, rewards `(E, A)`, their terms `(E, A, K)`, and which copies `(E,)` have ended or are
+        cut off.
         """
+        obs, reward, terminated, truncated, infos = self.played(action)
+        rewards = {
+            name: torch.stack([reward[i].float().view(-1) for i in members], 1)
+            for name, members in self._members.items()
+        }
+        terms = {
+            g.name: torch.stack([vmas_terms.columns(infos[i], g.terms) for i in self._members[g.name]], 1)
+            for g in self.spec.groups
+            if g.terms
+        }
+        return self._grouped(obs), rewards, terms, terminated.view(-1), truncated.view(-1)
+
+    def played(self, action: PerGroup) -> Any:
+        """What VMAS makes of one step: observations, rewards, ended copies, those cut off, and infos."""
         actions: list[Any] = [None] * len(self.agents)
         for name, members in self._members.items():
             for i, member in enumerate(members):
                 actions[member] = action[name][:, i].clone()  # VMAS changes the shape of what it is given
         try:
             with self.generators.in_use():
-                obs, reward, terminated, truncated, _ = self._call("step", actions)
+                return self._call("step", actions)
         except Exception as error:
             told = str(error) or "an action is not a number, or it is outside its bounds"
             raise EnvironmentFailure(f"{self.spec.id} failed in a step: {type(error).__name__}: {told}") from error
-        rewards = {
-            name: torch.stack([reward[i].float().view(-1) for i in members], 1)
-            for name, members in self._members.items()
-        }
-        return self._grouped(obs), rewards, terminated.view(-1), truncated.view(-1)
+
+    def name_terms(self, names: tuple[str, ...]) -> None:
+        """From now on tell these parts of `info` as the terms of every agent's reward."""
+        self.spec = self.spec._replace(groups=tuple(group._replace(terms=names) for group in self.spec.groups))
 
     def state_dict(self) -> dict[str, Any]:
         """All tensors and numbers inside VMAS's objects, the observations and the generators."""
@@ -157,7 +172,7 @@ class VmasEnv:
 
     def _settle(self) -> None:
         """One step of doing nothing: scenarios make much of what holds their state in their first step."""
-        self.advance({g.name: _nothing(g, self.num_envs, self.device) for g in self.spec.groups})
+        self.infos = self.played({g.name: _nothing(g, self.num_envs, self.device) for g in self.spec.groups})[-1]
 
     def _spec(self, env_id: str) -> EnvSpec:
         with self.generators.in_use():
@@ -262,7 +277,11 @@ def make(name: str, num_envs: int, device: torch.device, **kwargs: Any) -> VmasE
     require(type(continuous) is bool, "env.kwargs continuous_actions", continuous, "true or false")
     _require_installed(env_id)
     try:
-        return VmasEnv(name, num_envs, device, max_steps, **kwargs)
+        env = VmasEnv(name, num_envs, device, max_steps, **kwargs)
+        if vmas_terms.candidates(env.infos):
+            trial = VmasEnv(name, vmas_terms.COPIES, device, max_steps, **kwargs)  # leaves the other one as new
+            env.name_terms(vmas_terms.names_of([_random_step(trial, seed) for seed in range(vmas_terms.STEPS)]))
+        return env
     except UserWarning as error:  # made an error by `_make`: VMAS tells of arguments that nobody took
         raise _unknown_argument(name, kwargs) from error
     except UsageError:
@@ -292,6 +311,25 @@ def _unknown_argument(name: str, kwargs: dict[str, Any]) -> UsageError:
 def _space(own: Any) -> spaces.Space[Any]:
     """One of Gym's spaces, which VMAS still uses, as Gymnasium's."""
     return spaces.Box(own.low, own.high) if hasattr(own, "low") else spaces.Discrete(int(own.n))
+
+
+def _random_step(env: VmasEnv, seed: int) -> tuple[Any, Any]:
+    """Rewards and infos, by agent, of one step of random actions; the first time of a new episode."""
+    if not env.obs:
+        env.reset(seed)
+    generator = torch.Generator().manual_seed(seed)
+    action = {g.name: _random(g, env.num_envs, generator).to(env.device) for g in env.spec.groups}
+    _, reward, _, _, infos = env.played(action)
+    return reward, infos
+
+
+def _random(group: Group, copies: int, generator: torch.Generator) -> Tensor:
+    shape = (copies, len(group.agents))
+    if isinstance(group.action, Box):
+        low, high = torch.tensor(group.action.low), torch.tensor(group.action.high)
+        return torch.lerp(low, high, torch.rand(*shape, len(low), generator=generator))
+    assert isinstance(group.action, Discrete)
+    return torch.randint(group.action.n, shape, generator=generator)
 
 
 def _nothing(group: Group, copies: int, device: torch.device) -> Tensor:

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from marl_stable.envs import vmas
+from marl_stable.envs.terms import TERMS
 from marl_stable.types import Box, Group, PerGroup
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -27,19 +28,18 @@ class SingleCopy:
         self.possible_agents = list(self.env.spec.agents)
         self.teams = {team: self._team(team) for team in self.env.spec.teams}
         self.agents: list[str] = []
+        owners = [(agent, group) for group in self.env.spec.groups for agent in group.agents]
+        self._observed = {agent: spaces.Box(-np.inf, np.inf, (group.obs_size,)) for agent, group in owners}
+        self._acted = {agent: _action_space(group) for agent, group in owners}
         self._seed = 0
 
     def observation_space(self, agent: str) -> spaces.Box:
         """An unbounded vector."""
-        return spaces.Box(-np.inf, np.inf, (self._group(agent).obs_size,))
+        return self._observed[agent]
 
     def action_space(self, agent: str) -> spaces.Space[Any]:
         """The scenario's action space."""
-        action = self._group(agent).action
-        if isinstance(action, Box):
-            return spaces.Box(np.array(action.low, np.float32), np.array(action.high, np.float32))
-        assert isinstance(action.n, int)
-        return spaces.Discrete(action.n)
+        return self._acted[agent]
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
@@ -54,7 +54,7 @@ class SingleCopy:
     ) -> tuple[Arrays, dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
         """Advance by one step."""
         given = {g.name: _stacked([actions[agent] for agent in g.agents]) for g in self.env.spec.groups}
-        obs, reward, terminated, truncated = self.env.advance(given)
+        obs, reward, terms, terminated, truncated = self.env.advance(given)
         everyone, rewards = self.possible_agents, self._by_agent(reward)
         ended, cut_off = bool(terminated[0]), bool(truncated[0])
         if ended or cut_off:
@@ -64,7 +64,7 @@ class SingleCopy:
             {agent: float(rewards[agent]) for agent in everyone},
             dict.fromkeys(everyone, ended),
             dict.fromkeys(everyone, cut_off and not ended),
-            {agent: {} for agent in everyone},
+            {agent: {} for agent in everyone} | self._infos(terms),
         )
 
     def render(self) -> Any:
@@ -75,8 +75,13 @@ class SingleCopy:
         """Close what was drawn with."""
         self.env.close()
 
-    def _group(self, agent: str) -> Group:
-        return next(group for group in self.env.spec.groups if agent in group.agents)
+    def _infos(self, terms: PerGroup) -> dict[str, dict[str, Any]]:
+        return {
+            agent: {TERMS: dict(zip(group.terms, row.tolist(), strict=True))}
+            for group in self.env.spec.groups
+            if group.terms
+            for agent, row in zip(group.agents, terms[group.name][0], strict=True)
+        }
 
     def _team(self, team: str) -> list[str]:
         return [agent for group in self.env.spec.groups if group.team == team for agent in group.agents]
@@ -84,6 +89,14 @@ class SingleCopy:
     def _by_agent(self, values: PerGroup) -> Arrays:
         rows = {g.name: values[g.name][0].numpy() for g in self.env.spec.groups}
         return {agent: row for g in self.env.spec.groups for agent, row in zip(g.agents, rows[g.name], strict=True)}
+
+
+def _action_space(group: Group) -> spaces.Space[Any]:
+    action = group.action
+    if isinstance(action, Box):
+        return spaces.Box(np.array(action.low, np.float32), np.array(action.high, np.float32))
+    assert isinstance(action.n, int)
+    return spaces.Discrete(action.n)
 
 
 def _stacked(actions: list[Any]) -> torch.Tensor:

@@ -45,10 +45,11 @@ def main(connection: socket.socket, memory: int) -> None:
 def _crew(order: dict[str, Any], memory: int) -> Any:
     from marl_stable.envs import catalog
     from marl_stable.envs.crew import Board, LocalCrew
-    from marl_stable.types import UsageError, spec_to_dict
+    from marl_stable.types import UsageError, spec_from_dict, spec_to_dict
 
     make_copy = catalog.copy_maker(order["id"], order["kwargs"], order["offered"])
-    crew = LocalCrew(make_copy, order["id"], order["count"], order["first"])
+    terms = {group.name: group.terms for group in spec_from_dict(json.loads(order["spec"])).groups}
+    crew = LocalCrew(make_copy, order["id"], order["count"], order["first"], terms)
     if json.dumps(spec_to_dict(crew.spec)) != order["spec"]:
         raise UsageError(
             f"copy {order['first']} of {order['id']} has other agents or spaces than copy 0; they must be equal."

@@ -1,7 +1,7 @@
 """What can be had without learning: random actions, and the best action that never changes.
 
 A policy no better than its best constant action has learned nothing, whatever its curve looks like. Shapes: E copies,
-A agents of a group, D action features.
+A agents of a group, D action features, K reward terms.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Outcomes(NamedTuple):
     truncated: PerGroup
     alive: PerGroup
     done: Tensor  # (T, E)
+    terms: PerGroup = {}  # noqa: RUF012 - (T, E, A, K), of groups that have terms
 
 
 class RandomPlay(NamedTuple):
@@ -80,15 +81,17 @@ class _Witness:
         self.env, self.spec, self.num_envs, self.device = env, env.spec, env.num_envs, env.device
         self.kept: list[tuple[PerGroup, ...]] = []
         self.done: list[Tensor] = []
+        self.terms: list[PerGroup] = []
 
     def reset(self, seed: int) -> PerGroup:
-        self.kept, self.done = [], []
+        self.kept, self.done, self.terms = [], [], []
         return self.env.reset(seed)
 
     def step(self, action: PerGroup) -> Step:
         step = self.env.step(action)
         self.kept.append((*map(copied, (step.reward, step.terminated, step.truncated, step.alive)),))
         self.done.append(step.done.clone())
+        self.terms.append(copied(step.terms))
         return step
 
     def outcomes(self) -> Outcomes:
@@ -97,7 +100,8 @@ class _Witness:
             {name: torch.stack([step[name] for step in kind]) for name in names}
             for kind in zip(*self.kept, strict=True)
         )
-        return Outcomes(reward, terminated, truncated, alive, torch.stack(self.done))
+        terms = {name: torch.stack([step[name] for step in self.terms]) for name in self.terms[0]}
+        return Outcomes(reward, terminated, truncated, alive, torch.stack(self.done), terms)
 
 
 def measure(env: BatchedEnv, play_at_random: RandomPlay, seed: int, budget: int = BUDGET_STEPS) -> dict[str, Any]:

@@ -16,6 +16,8 @@ rewards       by agent, of random play:
                 non_finite                  steps with a reward of NaN or infinity, left out of all other figures
                 return_std                  deviation of discounted Monte-Carlo returns: fine from 0.1 to 30
                 reward_share                Var(r) / (Var(r) + gamma^2 Var(G')): below 1e-4 rewards are lost in targets
+terms         by agent and reward term, of random play, where the environment reports terms: mean of a step, zero (share
+              of steps in which it is exactly 0), per_episode
 observations  by agent, of random play, legal actions left out; features, or by feature (a text) a figure:
                 features                    how many there are
                 constant                    those that never changed
@@ -37,6 +39,9 @@ effects       of actions, changed one at a time in otherwise equal plays:
                 like_choice_0               [{agent, dimension, choices}]: choices that never differed from the first
                 untried                     [{agent, dimension}]: no other action was possible, or there were too many
               ("dimension" only where an action has several)
+control       by agent and reward term (`reward` where the environment reports none), of two plays from one seed in
+              which everybody acts otherwise: how far what was paid hangs on actions; 0: on nobody's; about 1: on
+              little else (terms that did not vary between copies are left out)
 first_step    by group of continuous actions: value, warn, alarm; how far the first update can move an output before the
               tanh, lr ||h||_1, and its budget
 untrained     [{group, network, tensor, agent, why}]: what the first update left bit for bit as it was ("agent" only
@@ -60,6 +65,7 @@ from numpy.typing import NDArray
 from marl_stable.agents.base import Agent
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.investigate.baselines import SEED, Outcomes, RandomPlay
+from marl_stable.investigate.control import control
 from marl_stable.investigate.dry_run import dry_run
 from marl_stable.investigate.effects import effects
 from marl_stable.normalize import robust
@@ -82,9 +88,11 @@ def inspect(agent: Agent, env: BatchedEnv, at_random: RandomPlay, seed: int) -> 
     """
     return {
         "rewards": rewards(env.spec, at_random.outcomes, agent.config.gamma),
+        "terms": terms(env.spec, at_random),
         "observations": observations(env.spec, at_random),
         "ends": ends(at_random.outcomes),
         "effects": effects(env, seed + SEED),
+        "control": control(env, seed + SEED),
         **dry_run(agent, env, at_random.obs, seed + SEED),
     }
 
@@ -108,6 +116,27 @@ def rewards(spec: EnvSpec, outcomes: Outcomes, gamma: float) -> dict[str, dict[s
                 known[..., i][rows].cpu().numpy(), returns[..., i][rows].cpu().numpy()
             )
     return {agent: found[agent] for agent in spec.agents}
+
+
+def terms(spec: EnvSpec, at_random: RandomPlay) -> dict[str, dict[str, dict[str, float]]]:
+    """What each agent was paid by term; steps count in which it acted, or in turn-based play anybody."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    outcomes = at_random.outcomes
+    for group in spec.groups if outcomes.terms else ():
+        if not group.terms:
+            continue
+        paid = torch.nan_to_num(outcomes.terms[group.name].double(), posinf=0.0, neginf=0.0)  # (T, E, A, K)
+        alive = outcomes.alive[group.name]
+        counted = torch.ones_like(alive) if spec.turn_based else alive
+        for i, agent in enumerate(group.agents):
+            rows, own = paid[..., i, :][counted[..., i]], int(alive[..., i].sum())
+            share = own / alive[..., i].numel()  # of an episode's steps that are its own
+            for k, term in enumerate(group.terms if own else ()):
+                mean = float(rows[:, k].sum()) / own
+                figures = {"mean": mean, "zero": float((rows[:, k] == 0).double().mean())}
+                figures["per_episode"] = mean * share * at_random.horizon()
+                found.setdefault(agent, {})[term] = figures
+    return found
 
 
 def _of_steps(reward: torch.Tensor) -> dict[str, float | None]:

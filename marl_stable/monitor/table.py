@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Axis = Literal["row", "agent", "dimension", "feature", "layer", "unit"]
+Axis = Literal["row", "agent", "dimension", "feature", "layer", "unit", "term"]
 Worst = Literal["mean", "max"]
 NETWORKS = ("actor", "critic")
 Host = Mapping[str, Mapping[str, NDArray[np.float64]]]
@@ -107,6 +107,18 @@ SIGNALS: dict[str, Signal] = {
     "ends_terminated": _of("share of episode ends that are terminations", ""),
     "ends_length_std": _of("deviation of the lengths of terminated episodes", ""),
     "alive": _of("share of steps in which the agent acts"),
+    # rewards by term, where the environment reports them
+    "term_std": _of("deviation of a reward term", "agent term"),
+    "term_zero": _of("share of steps in which a reward term is exactly zero", "agent term", "max"),
+    "term_peak": _of("largest distance of a reward term from its mean", "agent term", "max"),
+    "term_share": _of(
+        "share of a reward term in the variance of advantages; all shares of an agent add up to 1", "agent term", "max"
+    ),
+    "term_conflict": _of(
+        "share of the variance of a term's advantages and of all others' together that they take from each other",
+        "agent term",
+        "max",
+    ),
     # the team
     "diversity": _of("distance of an agent's answers from its group's mean answer at the same observations"),
     "equal_actions": _of("share of steps in which the agent does what most of its group do"),
@@ -116,7 +128,7 @@ SIGNALS: dict[str, Signal] = {
 Place = tuple[tuple[str, str | int], ...]
 """Parts of a place with their names."""
 Layers = Mapping[Axis, Sequence[str]]
-"""What a network's layers are called: its `layer`s, which have weights, and its `unit`s."""
+"""What a network's layers are called: its `layer`s, which have weights, and its `unit`s; and a group's reward terms."""
 NO_LAYERS: Layers = {}
 
 
@@ -130,7 +142,7 @@ class Column(NamedTuple):
 def signal_of(tag: str) -> tuple[str, str | None]:
     """The signal and the network of a tag: `stability/grad_spike/actor` is grad_spike of the actor."""
     name, _, network = tag.rpartition("/")
-    if network in NETWORKS and name not in ("losses", ""):
+    if network in NETWORKS and name not in ("losses", "rewards/terms", ""):
         return name.removeprefix(PREFIX), network
     for network in NETWORKS:
         if tag == f"grad_norm/{network}_clipped_fraction":

@@ -63,7 +63,15 @@ def assert_equal(one: Any, other: Any) -> None:
 
 def test_groups_follow_teams_and_spaces() -> None:
     (agents,) = make("balance", n_agents=2).spec.groups
-    assert agents == ("agent", ("agent_0", "agent_1"), 16, Box((-1.0, -1.0), (1.0, 1.0)), "team", False)
+    assert agents == (
+        "agent",
+        ("agent_0", "agent_1"),
+        16,
+        Box((-1.0, -1.0), (1.0, 1.0)),
+        "team",
+        False,
+        ("pos_rew", "ground_rew"),
+    )
     spec = make("simple_tag").spec
     assert [(g.name, len(g.agents), g.obs_size, g.team) for g in spec.groups] == [
         ("adversary", 3, 16, "adversary"),
@@ -354,3 +362,34 @@ def test_a_single_copy_draws_itself() -> None:
 
 def test_without_a_render_mode_nothing_is_drawn() -> None:
     assert catalog.make_single("vmas/simple", {}).render() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("balance", ("pos_rew", "ground_rew")),
+        ("navigation", ("pos_rew", "final_rew", "agent_collisions")),
+        ("football", ("sparse_reward", "ball_goal_pos_rew", "all_agent_ball_pos_rew")),
+        ("transport", ()),  # reports nothing
+        ("wind_flocking", ()),  # reports parts that are no sum
+    ],
+)
+def test_terms_are_the_infos_that_add_up_to_the_reward(name: str, terms: tuple[str, ...]) -> None:
+    env = make(name)
+    assert {group.terms for group in env.spec.groups} == {terms}
+    env.reset(0)
+    for step in play(env, 20):
+        assert set(step.terms) == ({group.name for group in env.spec.groups} if terms else set())
+        for group, parts in step.terms.items():
+            assert parts.shape == (*step.reward[group].shape, len(terms))
+            torch.testing.assert_close(parts.sum(-1), step.reward[group], rtol=1e-5, atol=1e-5)
+
+
+def test_a_single_copy_reports_its_terms_in_its_infos() -> None:
+    env = catalog.make_single("vmas/balance", {})
+    env.reset(seed=0)
+    _, rewards, _, _, infos = env.step({agent: np.zeros(2, np.float32) for agent in env.agents})
+    for agent, reward in rewards.items():
+        parts = infos[agent]["reward_terms"]
+        assert list(parts) == ["pos_rew", "ground_rew"]
+        assert sum(parts.values()) == pytest.approx(reward)

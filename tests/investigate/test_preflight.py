@@ -7,6 +7,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -137,8 +138,8 @@ def one_agent(reward: list[float], ends: list[int], terminated: list[int] = (), 
     over, true = column(ends), column(terminated)
     acted = column(range(len(reward)) if alive is None else alive)
     paid = torch.tensor(reward).reshape(-1, 1, 1)
-    named: Any = [{"agent": x} for x in (paid, true, over & ~true, acted)]
-    return Outcomes._make([*named, over.reshape(-1, 1)])
+    rewards, *flags = ({"agent": x} for x in (paid, true, over & ~true, acted))
+    return Outcomes(rewards, flags[0], flags[1], flags[2], over.reshape(-1, 1))
 
 
 def test_figures_of_rewards_and_returns_by_hand() -> None:
@@ -174,12 +175,29 @@ def test_a_rare_goal_is_no_outlier() -> None:
     assert found["offset_ratio"] == 0
 
 
+def test_terms_of_random_play_by_hand() -> None:
+    outcomes = one_agent([3, 1, 0, 0, 2, 9], ends=[1, 4], alive=[0, 1, 2, 3, 4])
+    paid = outcomes.reward["agent"].unsqueeze(-1)
+    group = spec_of(1).groups[0]._replace(terms=("goal", "cost"))
+    episodes: Any = SimpleNamespace(lengths=np.array([2, 3]))
+    played = RandomPlay(episodes, {}, outcomes._replace(terms={"agent": torch.cat([paid, -2 * paid], -1)}))
+    spec = spec_of(1)._replace(groups=(group,))
+    shares = 5 / 6 * 2.5  # the steps of a usual episode in which the agent acts
+    assert preflight.terms(spec, played) == {
+        "agent_0": {
+            "goal": {"mean": 1.2, "zero": pytest.approx(0.4), "per_episode": pytest.approx(1.2 * shares)},
+            "cost": {"mean": -2.4, "zero": pytest.approx(0.4), "per_episode": pytest.approx(-2.4 * shares)},
+        }
+    }
+    assert preflight.terms(spec_of(1), played) == {}
+
+
 def test_steps_count_in_which_the_agent_acted_or_with_turns_anybody() -> None:
     two = one_agent([1, 2, 3, 4], ends=[3], alive=[0, 1])
     other = one_agent([5, 6, 7, 8], ends=[3], alive=[2, 3])
     pairs: Any = zip(two[:4], other[:4], strict=True)
-    named: Any = [{"agent": torch.cat([one["agent"], second["agent"]], -1)} for one, second in pairs]
-    both = Outcomes._make([*named, two.done])
+    joined: Any = [{"agent": torch.cat([one["agent"], second["agent"]], -1)} for one, second in pairs]
+    both = Outcomes(joined[0], joined[1], joined[2], joined[3], two.done)
     means = {name: found["mean"] for name, found in preflight.rewards(spec_of(2), both, 0.9).items()}
     assert means == {"agent_0": 1.5, "agent_1": 7.5}
     means = {name: found["mean"] for name, found in preflight.rewards(spec_of(2, True), both, 0.9).items()}
@@ -309,7 +327,18 @@ def test_a_run_keeps_it_in_its_metadata_and_trains_as_without(tmp_path: Path, mo
     assert "preflight" not in metadata(tmp_path / "off")
     found = metadata(tmp_path / "guard")["preflight"]
     assert found.keys() == {
-        *("rewards", "observations", "ends", "effects", "first_step", "untrained", "non_finite", "range")
+        *(
+            "rewards",
+            "terms",
+            "observations",
+            "ends",
+            "effects",
+            "control",
+            "first_step",
+            "untrained",
+            "non_finite",
+            "range",
+        )
     }
     assert_equal(networks(tmp_path / "off"), networks(tmp_path / "guard"))
 

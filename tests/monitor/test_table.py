@@ -12,7 +12,7 @@ from marl_stable.monitor.table import NETWORKS, SIGNALS, Axis, Column, columns, 
 
 AGENTS = ("red", "blue", "green")
 NAMES: dict[Axis, list[str]] = {"layer": ["hidden.0", "final"], "unit": ["hidden.0"]}
-AXES = {"row", "agent", "dimension", "feature", "layer", "unit"}
+AXES = {"row", "agent", "dimension", "feature", "layer", "unit", "term"}
 
 # What a tensor of this tag and shape is called, number by number, without the group.
 PLACES = [
@@ -63,6 +63,10 @@ def test_places_of_several_groups_are_apart():
 
 def test_an_agent_alone_is_named_by_what_is_its_own_but_not_by_its_network():
     assert dict(next(columns("stability/reward_std", "g", (1,), ("me",))).place) == {"group": "g", "agent": "me"}
+    parts = columns("stability/term_share", "g", (2, 2), ("a", "b"), {"term": ("goal", "cost")})
+    assert [tuple(dict(part.place).values()) for part in parts] == [
+        *(("g", "a", "goal"), ("g", "a", "cost"), ("g", "b", "goal"), ("g", "b", "cost"))
+    ]
     found = next(columns("stability/grad_spike/actor", "g", (1,), ("me",)))
     assert dict(found.place) == {"group": "g", "network": "actor"}
 
@@ -80,6 +84,7 @@ def test_an_agent_alone_is_named_by_what_is_its_own_but_not_by_its_network():
         ("losses/actor", ("losses/actor", None)),  # a loss is no signal of the network alone
         ("losses/critic", ("losses/critic", None)),
         ("charts/return", ("charts/return", None)),
+        ("rewards/terms/actor", ("rewards/terms/actor", None)),  # a term may be called anything
         ("sameness", ("sameness", None)),
         ("actor", ("actor", None)),
         ("", ("", None)),
@@ -106,7 +111,7 @@ def test_columns_are_as_many_as_numbers_each_its_own_and_in_the_order_of_flatten
     name = data.draw(st.sampled_from(sorted(SIGNALS)))
     agents = data.draw(st.lists(st.text(), min_size=1, max_size=4, unique=True))
     sizes: dict[Axis, int] = {"agent": len(agents), "row": data.draw(st.sampled_from([1, len(agents)]))}
-    for axis in ("dimension", "feature", "layer", "unit"):
+    for axis in ("dimension", "feature", "layer", "unit", "term"):
         sizes[axis] = data.draw(st.integers(1, 4))
     shape = tuple(sizes[axis] for axis in SIGNALS[name].axes)
     names: dict[Axis, list[str]] = {"layer": [f"l{i}" for i in range(data.draw(st.integers(0, 4)))]}

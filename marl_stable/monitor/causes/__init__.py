@@ -6,6 +6,8 @@ ROOMS: tuple[str, ...] = (
     "environment",
     "data",
     "rewards",
+    "terms",
+    "incentives",
     "shifts",
     "actions",
     "critic",

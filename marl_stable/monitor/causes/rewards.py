@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from marl_stable.monitor import calibration
+from marl_stable.monitor.accounts import loudest
 from marl_stable.monitor.calibration import READS
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.data import non_finite
@@ -126,7 +127,8 @@ def reward_outliers(case: Case) -> list[Hit]:
         if usual > 0 and beyond.any() and beyond.mean() < 0.5:
             ratio, count = float(peak.values.max()) / usual, float(beyond.sum())
             evidence = {"reward_p999_over_scale": ratio, "iterations_with_outliers": count}
-            hits.append(Hit(0.93, int(peak.steps[beyond.argmax()]), place(peak), evidence))
+            since, worst = int(peak.steps[beyond.argmax()]), int(peak.steps[peak.values.argmax()])
+            hits.append(Hit(0.93, since, place(peak) | loudest(case, peak.where, worst), evidence))
     return sorted(hits, key=lambda hit: (hit.onset_steps, -hit.evidence["reward_p999_over_scale"]))[:1]
 
 

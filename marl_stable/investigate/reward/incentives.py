@@ -1,0 +1,256 @@
+"""What a reward pays for that its designer did not mean: repeating one action, dying early, living long, going round in
+circles, and whatever the user's own metric calls bad."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from marl_stable.investigate.reward.candidates import Candidate, difference
+from marl_stable.investigate.reward.evidence import Evidence
+from marl_stable.investigate.reward.metric import Measured
+from marl_stable.investigate.reward.play import WHOLE, Floats, known
+from marl_stable.investigate.reward.shaping import CHANGES, FEWEST_LOOPS, POTENTIAL, WORDS, Shape
+from marl_stable.investigate.reward.words import found, number
+from marl_stable.monitor.case import Finding
+
+SURE = 4.0  # standard errors
+PAIRS = (("policy", "random"), ("policy", "expert"), ("random", "expert"), ("best_constant", "expert"))
+AS_GOOD = 0.9  # of the way from random to the best known
+REAL = 0.002  # of that way, which a deviation must gain to count
+SELDOM = 0.1  # share of deviations that gain where none does but by luck
+ENDINGS = 8  # episodes that ended early, to judge what ending pays
+VARIES = 0.1  # spread of episode lengths, as a share of the longest
+ALWAYS = 0.9
+BY_LENGTH = 0.8  # share of the variance of returns
+PAYS, FELT = 0.3, 0.1  # of a term's size, gained per step of a loop; of the largest term's, from which it matters
+
+
+def constant_action_is_optimal(x: Evidence) -> list[Finding]:
+    """One action for ever is as good as anything known, and no deviation from it gains."""
+    constant, random = x.candidates["best_constant"], x.random
+    over, error = difference(constant, random)
+    best = max((c for c in x.candidates.values()), key=lambda c: float(c.values.mean()))
+    distance = float(best.values.mean() - random.values.mean())
+    if over <= SURE * error or over <= 0 or over < AS_GOOD * distance or x.deviations is None:
+        return []
+    gains = float((x.deviations > REAL * over).mean())
+    if gains > SELDOM:
+        return []
+    evidence = {
+        "best_constant": float(constant.values.mean()),
+        "best_known": float(best.values.mean()),
+        "random": float(random.values.mean()),
+        "deviations_that_gain": gains,
+    }
+    action = next(iter((constant.action or {}).values()), None)
+    told = (
+        f"The reward can be won without looking: action {action} for ever returns "
+        f"{number(evidence['best_constant'])} (random {number(evidence['random'])}, best known "
+        f"{number(evidence['best_known'])}), and {gains:.0%} of {len(x.deviations):,} deviations from it gained."
+    )
+    remedy = "Change the reward so that what is seen decides what pays; an agent that repeats this action is right."
+    return [found("constant_action_is_optimal", 0.85, {}, evidence, told, remedy)]
+
+
+class Endings(NamedTuple):
+    """Episodes that ended by themselves before the longest."""
+
+    lengths: Floats  # (M,) of all episodes
+    returns: Floats  # (M,)
+    early: np.ndarray[tuple[int], np.dtype[np.bool_]]  # (M,) terminated, and not at the very end
+    last: Floats  # (M,) what the last step was paid
+    before: Floats  # (M,) what a step before it was paid on average
+
+
+def endings(candidates: list[Candidate]) -> Endings:
+    """Of all episodes of these candidates, agents' means."""
+    rows = []
+    for candidate in candidates:
+        play = candidate.play
+        reward, lengths = known(play.reward).mean(2), play.live.sum(0)
+        for e, length in enumerate(lengths):
+            paid = reward[:length, e]
+            over = bool(play.terminated[length - 1, e].any()) and bool(play.over[e])
+            rows.append((length, paid.sum(), over, paid[-1], paid[:-1].mean() if length > 1 else paid[0]))
+    lengths, returns, early, last, before = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
+    return Endings(lengths, returns, (early > 0) & (lengths < lengths.max()), last, before)
+
+
+def episode_length_incentive(x: Evidence) -> list[Finding]:
+    """Dying early, living long, or not finishing pays."""
+    e = endings(list(x.candidates.values()))
+    if int(e.early.sum()) < ENDINGS or np.ptp(e.lengths) < VARIES * e.lengths.max():
+        return []
+    return _dying(e) or _not_finishing(e) or _living(x, e)
+
+
+def _dying(e: Endings) -> list[Finding]:
+    """Steps cost, and an end costs less than those it spares."""
+    rate = float(np.average(e.before, weights=e.lengths))
+    costs = float((e.before < 0).mean())
+    spared = -rate * float((e.lengths.max() - e.lengths[e.early]).mean())
+    price = -float(e.last[e.early].mean())
+    r = np.corrcoef(e.lengths, e.returns)[0, 1] if e.returns.std() > 0 else 0.0
+    if costs < ALWAYS or price < rate * 1e-9 or price > spared or r > -0.5:
+        return []
+    evidence = {"reward_per_step": rate, "price_of_ending": price, "spared": spared, "correlation": float(r)}
+    told = (
+        f"Ending early pays: a step costs {number(-rate)} on average, an early end {number(price)}, and it spares "
+        f"{number(spared)} of steps that would follow (return and length correlate by {r:.2f})."
+    )
+    remedy = "Make the end cost more than what living on does, or pay for each step so that it is worth living."
+    return [found("episode_length_incentive", 0.85, {}, evidence, told, remedy)]
+
+
+def _not_finishing(e: Endings) -> list[Finding]:
+    """An end is paid, but less than what going on would have been."""
+    some = e.early & (e.lengths > 1)
+    if int(some.sum()) < ENDINGS:
+        return []
+    bonus, rate = float(e.last[some].mean()), float(e.before[some].mean())
+    forgone = rate * float((e.lengths.max() - e.lengths[some]).mean())
+    if bonus <= rate or rate <= 0 or bonus >= forgone or float((e.last[some] > e.before[some]).mean()) < ALWAYS:
+        return []
+    evidence = {"reward_per_step": rate, "paid_for_ending": bonus, "forgone": forgone}
+    told = (
+        f"Not finishing pays: the step that ends an episode is paid {number(bonus)}, and the steps it cuts off would "
+        f"have been paid {number(forgone)}; an agent does well to stay near the end and never reach it."
+    )
+    remedy = "Pay more for finishing than for lingering, or make steps cost a little instead of paying."
+    return [found("episode_length_incentive", 0.85, {}, evidence, told, remedy)]
+
+
+def _living(x: Evidence, e: Endings) -> list[Finding]:
+    """A term that is paid for being there is nearly all that returns differ by."""
+    play = x.random.play
+    whole = play.returns().mean(1)
+    for k, term in enumerate(x.who.terms):
+        if len(x.who.terms) < 2 or whole.std() == 0:
+            return []
+        values = known(play.terms[..., k])[play.live][:, x.who.has[:, k]]
+        paid = values[values != 0]
+        alike = len(paid) > 0.8 * values.size and paid.std() < 1e-6 * abs(paid.mean())
+        if not alike or paid.mean() <= 0:
+            continue
+        sums = play.sums()[..., k].mean(1)
+        share = float(np.cov(sums, whole)[0, 1] / whole.var(ddof=1))
+        rest = [float((c.values - c.play.sums()[..., k].mean(1)).mean()) for c in x.candidates.values()]
+        others, bonus = float(np.ptp(rest)), float(paid.mean()) * float(np.ptp(e.lengths))
+        if share < BY_LENGTH or others > (1 - BY_LENGTH) * bonus:
+            continue
+        evidence = {"share_of_returns": share, "worth_of_living": bonus, "worth_of_the_rest": others}
+        told = (
+            f"Living on is all that pays: the term {term!r}, {number(float(paid.mean()))} for every step, makes "
+            f"{share:.0%} of what returns differ by; it is worth {number(bonus)} an episode, all else {number(others)}."
+        )
+        remedy = "Shrink what is paid for being there until the task is worth more, or drop it."
+        return [found("episode_length_incentive", 0.85, {"term": term}, evidence, told, remedy)]
+    return []
+
+
+def shaping_changes_task(x: Evidence) -> list[Finding]:
+    """A term about progress that pays for loops."""
+    worst: tuple[float, int, int, Shape] | None = None
+    for (n, k), shape in x.shapes.items():
+        felt = x.spread[n, k] >= FELT * x.spread[n].max()
+        if felt and _loops_pay(x.who.terms[k], shape) and (worst is None or shape.gain > worst[0]):
+            worst = (shape.gain, n, k, shape)
+    if worst is None:
+        return []
+    _, n, k, shape = worst
+    term, agent = x.who.terms[k], x.who.agents[n]
+    evidence = {"loop_gain_per_step": shape.gain, "loops": float(shape.loops), "potential_explains": shape.changes}
+    called = "the reward" if term == WHOLE else f"the term {term!r}"
+    told = (
+        f"Going round in circles pays: on the way back to where it was ({shape.loops:,} loops seen), {called} of "
+        f"{agent} pays {number(shape.gain)} a step, and a difference of a potential explains {shape.changes:.0%} of it."
+    )
+    remedy = (
+        "Pay gamma Phi(next state) - Phi(state) of some potential Phi, that is charge for going back what going "
+        "forth was paid; then the best policy stays the same."
+    )
+    return [found("shaping_changes_task", 0.85, {"agent": agent, "term": term}, evidence, told, remedy)]
+
+
+def _loops_pay(term: str, shape: Shape) -> bool:
+    pays = shape.gain > SURE * shape.error and shape.gain > PAYS * shape.size
+    if shape.loops < FEWEST_LOOPS and shape.changes < CHANGES:
+        return False  # the fit is all there is to go by, and it does not fit
+    about_changes = shape.changes >= CHANGES and shape.changes > 2 * shape.state
+    named = any(word in term.lower() for word in WORDS)
+    return pays and shape.changes < POTENTIAL and (about_changes or named)
+
+
+def reward_hacking(x: Evidence) -> list[Finding]:
+    """What is paid more is worse, by the user's metric or expert."""
+    if x.metric is not None and (hit := _by_metric(x.metric)):
+        return [hit]
+    expert = x.candidates.get("expert")
+    for name in ("random", "no_op", "policy") if expert else ():
+        other = x.candidates.get(name)
+        if other is None or expert is None or (name == "policy" and x.metric is not None):
+            continue
+        gap, error = difference(other, expert)
+        if name != "policy" and gap > SURE * error and gap > 0:
+            evidence = {"expert": float(expert.values.mean()), name: float(other.values.mean())}
+            told = (
+                f"The reward disagrees with your expert: {name.replace('_', ' ')} returns {number(evidence[name])}, "
+                f"the expert {number(evidence['expert'])}."
+            )
+            remedy = "Look at what the expert is charged for, term by term, and whether that is meant."
+            return [found("reward_hacking", 0.8, {}, evidence, told, remedy)]
+    return []
+
+
+def _by_metric(m: Measured) -> Finding | None:
+    """Of two ways to behave the one that is paid more, but does worse."""
+    for one, other in PAIRS:
+        if one not in m.metric or other not in m.metric:
+            continue
+        paid, worse = _gap(m.returns[one], m.returns[other]), _gap(m.metric[other], m.metric[one])
+        if paid > SURE / 2 and worse > SURE / 2:
+            mean = {who: (float(m.returns[who].mean()), float(m.metric[who].mean())) for who in (one, other)}
+            evidence = {
+                f"return_{one}": mean[one][0],
+                f"return_{other}": mean[other][0],
+                f"metric_{one}": mean[one][1],
+                f"metric_{other}": mean[other][1],
+            }
+            told = (
+                f"{_called(one)} is paid more than {_called(other).lower()} ({number(mean[one][0])} against "
+                f"{number(mean[other][0])}) and does worse: {m.name} {number(mean[one][1])} against "
+                f"{number(mean[other][1])}."
+            )
+            remedy = f"Pay for what {m.name!r} measures; what is paid now can be had without it."
+            return found("reward_hacking", 0.85, {}, evidence, told, remedy)
+    return None
+
+
+def _called(name: str) -> str:
+    return {"random": "Chance", "best_constant": "One constant action"}.get(name, f"The {name}")
+
+
+def _gap(one: Floats, other: Floats) -> float:
+    """By how many standard errors `one` is larger."""
+    error = float(np.sqrt(one.var(ddof=1) / len(one) + other.var(ddof=1) / len(other)))
+    gap = float(one.mean() - other.mean())
+    return gap / error if error > 0 else (np.inf if gap > 0 else 0.0)
+
+
+def policy_is_worse(x: Evidence) -> list[Finding]:
+    """The trained policy is worse than one constant action: the reward is not to blame."""
+    policy, constant = x.candidates.get("policy"), x.candidates["best_constant"]
+    if policy is None:
+        return []
+    gap, error = difference(constant, policy)
+    if gap <= SURE * error or gap <= 0:
+        return []
+    evidence = {"policy": float(policy.values.mean()), "best_constant": float(constant.values.mean())}
+    told = (
+        f"One constant action returns {number(evidence['best_constant'])}, the trained policy "
+        f"{number(evidence['policy'])}: it is the training, and not this reward, that failed."
+    )
+    remedy = "Ask `marl-stable diagnose RUN` what went wrong in training."
+    return [found("unknown", 0.7, {}, evidence, told, remedy)]

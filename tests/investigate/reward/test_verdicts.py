@@ -1,0 +1,106 @@
+"""Every verdict on a tiny game that has the flaw, and none on those that have not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from marl_stable.investigate.reward import verdicts
+from marl_stable.investigate.reward.debugging import described, gather
+from marl_stable.monitor.case import CAUSES
+from marl_stable.monitor.diagnosis import diagnose  # noqa: F401  (registers every cause)
+from tests.investigate.reward import games
+from tests.investigate.reward.games import arena
+
+
+def causes(game: type[games.Line], **players: Any) -> list[str]:
+    return [finding.cause for finding in verdicts.judge(gather(arena(game), players))]
+
+
+@pytest.mark.parametrize("game", [games.Line, games.Whole, games.Sparse, games.Potential, games.Shared])
+def test_nothing_is_found_where_nothing_is_wrong(game: type[games.Line]) -> None:
+    assert causes(game) == []
+
+
+@pytest.mark.parametrize("game", [games.Penalty, games.Arriving])
+def test_nor_where_ends_are_paid_as_they_should_be(game: type[games.Line]) -> None:
+    assert causes(game) == []
+
+
+@pytest.mark.parametrize(
+    ("game", "cause"),
+    [
+        (games.Noise, "reward_uncontrollable"),
+        (games.Unseeded, "reward_uncontrollable"),
+        (games.Loops, "shaping_changes_task"),
+        (games.Dominated, "reward_term_dominates"),
+        (games.Fight, "reward_terms_conflict"),
+        (games.Constant, "constant_action_is_optimal"),
+        (games.Silent, "no_reward_signal"),
+        (games.Hunters, "no_reward_signal"),
+        (games.Lazy, "lazy_agent"),
+        (games.Tiny, "reward_scale_too_small"),
+        (games.Huge, "reward_scale_too_large"),
+        (games.Offset, "reward_offset"),
+        (games.Glitch, "reward_outliers"),
+        (games.Logarithm, "reward_non_finite"),
+        (games.Suicide, "episode_length_incentive"),
+        (games.Alive, "episode_length_incentive"),
+        (games.Lingering, "episode_length_incentive"),
+    ],
+)
+def test_each_flaw_is_named_first(game: type[games.Line], cause: str) -> None:
+    assert causes(game)[:1] == [cause]
+
+
+def test_verdicts_are_causes_of_the_diagnosis_where_it_knows_them() -> None:
+    later = {"reward_uncontrollable", "reward_hacking", "episode_length_incentive", "shaping_changes_task"}
+    later |= {"reward_terms_conflict", "reward_term_dominates"}
+    assert set(verdicts.CHECKED) - later <= set(CAUSES)
+
+
+def test_a_policy_worse_than_a_constant_is_the_training_and_not_the_reward() -> None:
+    def away(obs: dict[str, torch.Tensor], _: int) -> dict[str, torch.Tensor]:
+        return {"agent": -torch.sign(obs["agent"][..., 1:] - obs["agent"][..., :1])}
+
+    found = verdicts.judge(gather(arena(games.Line), {"policy": away}))
+    assert [finding.cause for finding in found] == ["unknown"]
+    assert "training, and not this reward" in found[0].explanation
+
+
+def test_an_expert_that_is_paid_less_than_chance_shows_that_the_reward_means_something_else() -> None:
+    def to_the_mark(obs: dict[str, torch.Tensor], _: int) -> dict[str, torch.Tensor]:
+        return {"agent": torch.sign(obs["agent"][..., 1:] - obs["agent"][..., :1])}
+
+    class Away(games.Line):
+        names = ("far", "effort")
+
+        def paid(self, before: Any, after: Any, push: Any) -> list[torch.Tensor]:
+            return [games.distance(after), -0.1 * push.square()]
+
+    assert causes(Away, expert=to_the_mark)[:1] == ["reward_hacking"]
+    assert causes(games.Line, expert=to_the_mark) == []
+
+
+def test_what_is_printed_has_the_keys_that_were_promised() -> None:
+    found = described(gather(arena(games.Line)), "line")
+    assert list(found)[:4] == ["env", "terms", "baselines", "findings"]
+    assert list(found["baselines"]) == ["random", "no_op", "best_constant", "policy"]
+    assert found["baselines"]["policy"] is None
+    assert {"return", "ci95"} <= set(found["baselines"]["random"])
+    assert set(found["baselines"]["best_constant"]["action"]) == {"agent_0", "agent_1"}
+    assert [(entry["name"], entry["agent"]) for entry in found["terms"]] == [
+        (name, agent) for agent in ("agent_0", "agent_1") for name in ("near", "effort")
+    ]
+    assert all({"name", "agent", "mean", "std", "share"} <= set(entry) for entry in found["terms"])
+    for agent in ("agent_0", "agent_1"):
+        assert sum(e["share"] for e in found["terms"] if e["agent"] == agent) == pytest.approx(1, abs=1e-9)
+
+
+def test_findings_are_as_in_the_diagnosis() -> None:
+    (finding, *_) = described(gather(arena(games.Constant)), "line")["findings"]
+    keys = ["cause", "confidence", "onset_steps", "where", "evidence", "explanation", "remedy", "config"]
+    assert list(finding) == keys
+    assert finding["evidence"]["best_constant"] > finding["evidence"]["random"]
