@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import trim_mean
 
 import marl_stable as ms
-from benchmarks.trials import RESULTS, Trial, interval, part_of, read, run_missing
+from benchmarks.trials import RESULTS, Trial, part_of, read, run_missing
 from marl_stable.acting import by_agent, mixed
 from marl_stable.agents import algorithm
 from marl_stable.config import EnvConfig
@@ -30,6 +29,7 @@ from marl_stable.evaluation import UNIT, bootstrap_interval, play
 from marl_stable.investigate import baselines
 from marl_stable.policy import load_agent
 from marl_stable.showing import evaluate
+from marl_stable.statistics import interquartile_interval, interquartile_mean
 
 FILE = RESULTS / "learning.jsonl"
 TABLE = RESULTS / "learning.md"
@@ -152,7 +152,7 @@ def _of(row: Row, entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _line(row: Row, found: list[dict[str, Any]]) -> str:
     values: NDArray[np.float64] = np.array([entry["return"] for entry in found])
-    low, high = interval(values)
+    low, high = interquartile_interval(values)
     devices = sorted({entry.get("device", "cpu") for entry in found})
     known = [entry["baselines"] for entry in found if "baselines" in entry]
     means = [_mean([entry[name] for entry in known if name in entry]) for name in ("random", "best_constant")]
@@ -161,7 +161,7 @@ def _line(row: Row, found: list[dict[str, Any]]) -> str:
     drop = float(np.mean([entry["best_to_final"] for entry in found]))
     reach = f"{low:.2f} to {high:.2f}" if len(values) > 1 else ""
     return (
-        f"| {row.task} | {row.algo} | {row.steps / 1e6:g}M | {trim_mean(values, 0.25):.2f} | {reach} "
+        f"| {row.task} | {row.algo} | {row.steps / 1e6:g}M | {float(interquartile_mean(values)):.2f} | {reach} "
         f"| {len(values)} | {values.min():.2f} | {told} | {dead} | {drop:.2f} | {', '.join(devices)} "
         f"| {found[-1]['commit'][:10]} |"
     )

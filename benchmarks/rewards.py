@@ -41,6 +41,7 @@ def ask(name: str, design: Design) -> dict[str, Any]:
         "found": [finding["cause"] for finding in found["findings"]],
         "why": found["findings"][0]["explanation"] if found["findings"] else "",
         "steps": found["played"]["steps"],
+        "left_out": found["played"]["left_out"],
         "seconds": round(time.perf_counter() - began, 1),
         "commit": git_commit(),
     }
@@ -55,6 +56,12 @@ def table(entries: dict[str, dict[str, Any]]) -> str:
     """All designs played so far."""
     rows = [(name, design, entries[name]) for name, design in DESIGNS.items() if name in entries]
     lines = ["# Reward designs", "", "`python -m benchmarks.rewards` writes this file.", ""]
+    if len({entry["commit"] for _, _, entry in rows}) > 1:
+        lines += [
+            "Rows come from several states of the code (the last column, `+` for one that was not yet committed as a "
+            "whole); delete `rewards.jsonl` to play all anew.",
+            "",
+        ]
     lines += ["| designs | tasks | right |", "|---|---|---|"]
     for flawed, kind in ((True, "flawed"), (False, "sound")):
         for built_on, told in ((True, "built on"), (False, "new")):
@@ -63,14 +70,16 @@ def table(entries: dict[str, dict[str, Any]]) -> str:
             lines.append(f"| {kind} | {told} | {good} of {len(part)} |")
     lines += [
         "",
-        "| design | task | what it does | verdicts, the first one first | right | s |",
-        "|---|---|---|---|---|---|",
+        "| design | task | what it does | verdicts, the first one first | right | s | commit |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, design, entry in rows:
         verdicts = ", ".join(entry["found"]) or "none"
         sign = "yes" if right(design, entry["found"]) else f"no: {design.cause or 'none'}"
         task = design.task if design.built_on else f"{design.task} (new)"
-        lines.append(f"| {name} | {task} | {design.says} | {verdicts} | {sign} | {entry['seconds']:.0f} |")
+        commit, _, dirty = entry["commit"].partition("-")
+        state = commit[:7] + ("+" if dirty else "")
+        lines.append(f"| {name} | {task} | {design.says} | {verdicts} | {sign} | {entry['seconds']:.0f} | {state} |")
     return "\n".join(lines) + "\n"
 
 

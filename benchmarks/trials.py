@@ -12,9 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 import marl_stable as ms
 from marl_stable.provenance import git_commit, versions
 
@@ -84,12 +81,3 @@ def read(file: Path) -> Iterator[dict[str, Any]]:
 def entry_key(entry: dict[str, Any]) -> tuple[Any, ...]:
     """:meth:`Trial.key` of an entry."""
     return (entry["variant"], entry["task"], entry["seed"], entry["total_steps"])
-
-
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """95% bootstrap interval of the interquartile mean over seeds (Agarwal et al. 2021)."""
-    from scipy.stats import trim_mean
-
-    draws = np.random.default_rng(0).choice(values, (2000, len(values)))
-    low, high = np.percentile(trim_mean(draws, 0.25, axis=1), [2.5, 97.5])
-    return float(low), float(high)

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 import pytest
 
 from marl_stable.interruption import Signals
-from marl_stable.investigate import contributions
-from tests.runs import Asked
+from marl_stable.investigate import contributions, control, effects
+from tests.runs import Asked, shorten_baselines
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,20 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     monkeypatch.setattr(Signals, "__call__", found)
     monkeypatch.setattr(contributions, "measure", lambda agent, env, seed, interrupted: measure(agent, env, seed))
     return found
+
+
+@pytest.fixture
+def quick_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that are about something else play a few random episodes and search for no best constant action."""
+    shorten_baselines(monkeypatch)
+
+
+@pytest.fixture
+def quick_measurements(quick_baselines: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As quick_baselines, and one round of each measurement that a run begins and ends with, not as many as it may."""
+    monkeypatch.setattr(effects, "BUDGET", 0)
+    monkeypatch.setattr(control, "BUDGET", 0)
+    monkeypatch.setattr(contributions, "EPISODES", contributions.FEWEST_EPISODES)
 
 
 @pytest.fixture

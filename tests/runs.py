@@ -7,12 +7,15 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from marl_stable.cli import main
+from marl_stable.investigate import baselines
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,6 +48,12 @@ class Asked:
 
     def never(self) -> None:
         self.left = 10**9
+
+
+def shorten_baselines(patched: pytest.MonkeyPatch) -> None:
+    """A few random episodes, and no search for the best constant action: its budget is a default, bound long ago."""
+    patched.setattr(baselines, "EPISODES", 4)
+    patched.setattr(baselines, "measure", partial(baselines.measure, budget=0))
 
 
 def words(run: Path, *more: str) -> list[str]:

@@ -17,22 +17,17 @@ from marl_stable import run as run_module
 from marl_stable.cli import main
 from marl_stable.diagnosing import diagnose_run, read_case, write_diagnosis
 from marl_stable.folder import RunFolder
-from marl_stable.investigate import baselines
 from marl_stable.monitor.case import CAUSES
 from marl_stable.report.files import to_json
 from marl_stable.report.page import page
 from marl_stable.run import Run
 from marl_stable.types import UsageError
-from tests.runs import ROOT, metadata, train
+from tests.runs import ROOT, metadata, shorten_baselines, train
 
 KEYS = {"verdict", "findings", "symptoms", "actions_taken", "checked", "return", "baselines"}
 FINDING = {"cause", "confidence", "onset_steps", "where", "evidence", "explanation", "remedy", "config"}
 
-
-@pytest.fixture(autouse=True)
-def short_beginnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "EPISODES", 4)
-    monkeypatch.setattr(baselines, "BUDGET_STEPS", 0)  # no search for the best constant action
+pytestmark = pytest.mark.usefixtures("quick_baselines")
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has ended; not to be changed."""
     path = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(baselines, "EPISODES", 4)
-        patched.setattr(baselines, "BUDGET_STEPS", 0)
+        shorten_baselines(patched)
         assert train(path, "--quiet") == 0
     return path
 

@@ -20,7 +20,7 @@ from marl_stable.experiment import Experiment, shrink
 from marl_stable.investigate.remedies import Remedy
 from marl_stable.monitor.case import Case
 from tests import runs
-from tests.runs import checkpoint, networks, train
+from tests.runs import checkpoint, networks, shorten_baselines, train
 
 OFF_POLICY = {
     "--algo": "maddpg",
@@ -36,9 +36,24 @@ NORMALISED = Remedy("reward_scale_too_large", "normalised rewards", {"algo.norma
 
 
 @pytest.fixture(autouse=True)
-def brief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def brief(quick_measurements: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiment, "FEWEST", 2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny training that most experiments are about; not to be changed."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        shorten_baselines(patched)
+        assert train(path, "--quiet") == 0
+    return path
+
+
+@pytest.fixture
+def ran(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, *causes: str, **config: Any) -> dict[str, Any]:
@@ -92,9 +107,10 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
 # ---- where trainings begin
 
 
-def test_an_early_trouble_is_looked_for_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert train(tmp_path / "run") == 0
-    trial = an_experiment(tmp_path / "run", tmp_path / "room", onset=24)
+def test_an_early_trouble_is_looked_for_from_the_beginning(
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = an_experiment(ran, tmp_path / "room", onset=24)
     assert trial.start == "anew"
     configurations = begun(monkeypatch)
     found = list(trial.outcomes([SLOWER, NORMALISED]))
@@ -110,16 +126,15 @@ def test_an_early_trouble_is_looked_for_from_the_beginning(tmp_path: Path, monke
 
 
 def test_a_late_trouble_is_looked_for_from_the_best_policy_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert train(tmp_path / "run") == 0
-    at = checkpoint(tmp_path / "run", "best")["steps"]
-    trial = an_experiment(tmp_path / "run", tmp_path / "room", onset=at + 1)
+    at = checkpoint(ran, "best")["steps"]
+    trial = an_experiment(ran, tmp_path / "room", onset=at + 1)
     configurations = begun(monkeypatch)
     found = list(trial.outcomes([SLOWER, NORMALISED]))
     assert [result.start for result in found] == ["best", "anew"]
     begins = [config.init_from for config in configurations[::2]]
-    assert begins == [str(tmp_path / "run")] * 2 + [None] * 2  # each start has a control of its own
+    assert begins == [str(ran)] * 2 + [None] * 2  # each start has a control of its own
     left = 1 - (at + 1) / 240  # of the linear schedule
     assert configurations[0].algo.lr == pytest.approx(4e-3 * left)  # type: ignore[attr-defined]
     assert configurations[2].algo.lr == pytest.approx(1e-4 * left)  # type: ignore[attr-defined]
@@ -173,9 +188,8 @@ def test_saturated_last_layers_are_shrunk_where_a_run_is_gone_on_with() -> None:
     assert group["target_actor"]["final.bias"].tolist() == [1.0, 1.0]
 
 
-def test_trainings_are_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert train(tmp_path / "run") == 0
-    trial = an_experiment(tmp_path / "run", tmp_path / "room", onset=0)
+def test_trainings_are_short(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = an_experiment(ran, tmp_path / "room", onset=0)
     trial.metadata |= {"steps": 240, "seconds": 1.0}
     assert trial.steps("anew") == 2 * 48  # iterations at least, and no longer than the run
     monkeypatch.setattr(experiment, "FEWEST", 4)
@@ -190,13 +204,11 @@ def test_trainings_are_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_experiment_names_the_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(tmp_path / "run") == 0
-    capsys.readouterr()
     found = planted(monkeypatch, "reward_shift", **{"algo.entropy_coef": 0.02})
     monkeypatch.setattr(experiment, "outcome", lambda ran, seed: Fake(ran))
-    before = contents(tmp_path / "run")
+    before = contents(ran)
     assert main(["diagnose", "run", "--experiment", "--json"]) == 0
     told = capsys.readouterr()
     printed = json.loads(told.out)
@@ -205,7 +217,7 @@ def test_an_experiment_names_the_cause(
     assert printed["findings"][0]["evidence"] == {"experiment_gain": pytest.approx(99.0)}
     assert printed["findings"][1]["evidence"] == {"experiment_gain": pytest.approx(0.0)}
     assert "--algo.lr 0.0004 (anew): return -1.00, unchanged -9.00, +99.0 standard errors" in told.err
-    assert contents(tmp_path / "run") == before
+    assert contents(ran) == before
 
 
 class Fake:
@@ -219,10 +231,8 @@ class Fake:
 
 
 def test_where_nothing_is_wrong_nothing_is_tried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(tmp_path / "run") == 0
-    capsys.readouterr()
     healthy = planted(monkeypatch) | {"verdict": "healthy"}
     monkeypatch.setattr(experiment, "diagnose", lambda case: healthy)
     configurations = begun(monkeypatch)
@@ -232,9 +242,8 @@ def test_where_nothing_is_wrong_nothing_is_tried(
 
 
 def test_an_interrupted_experiment_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(tmp_path / "run") == 0
     planted(monkeypatch, "reward_shift")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "rooms"))
     (tmp_path / "rooms").mkdir()

@@ -13,7 +13,6 @@ import torch
 
 from benchmarks.sabotage import at_boundaries
 from marl_stable.cli import main
-from marl_stable.investigate import baselines
 from marl_stable.monitor import guard, pace
 from marl_stable.report.metrics import read_metrics
 from marl_stable.training import Training
@@ -40,10 +39,8 @@ LONG = ["--total-steps", "576", "--eval-every", "0", "--quiet"]
 
 
 @pytest.fixture(autouse=True)
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small(quick_measurements: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(baselines, "EPISODES", 8)
-    monkeypatch.setattr(baselines, "BUDGET_STEPS", 0)  # no search for the best constant action
     monkeypatch.setattr(guard, "SNAPSHOT_EVERY", 2)
 
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from marl_stable.cli import EXIT, main
 from marl_stable.diagnosing import diagnose_run
 from marl_stable.interruption import Signals
-from marl_stable.investigate import baselines
 from marl_stable.monitor.recording import read_recording, row_type
 from marl_stable.monitor.table import Host, Layers
 from marl_stable.recorder import Labels, Recorder, labels
@@ -236,14 +235,8 @@ def test_resuming_keeps_what_cannot_be_read_at_this_moment(tmp_path: Path, monke
     assert files(tmp_path) == before
 
 
-@pytest.fixture
-def short_beginnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "EPISODES", 8)
-    monkeypatch.setattr(baselines, "BUDGET_STEPS", 0)  # no search for the best constant action
-
-
 @pytest.mark.parametrize("settings", [words(Path())[1:-2], TWO_GROUPS], ids=["mappo", "matd3, two groups"])
-@pytest.mark.usefixtures("short_beginnings")
+@pytest.mark.usefixtures("quick_baselines")
 def test_a_resumed_run_records_what_the_uninterrupted_one_does(
     tmp_path: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -262,7 +255,7 @@ def test_a_resumed_run_records_what_the_uninterrupted_one_does(
     assert {series.where["layer"] for series in told.series("layer_grad", network="actor")} == {"hidden.0", "final"}
 
 
-@pytest.mark.usefixtures("short_beginnings")
+@pytest.mark.usefixtures("quick_baselines")
 def test_a_killed_run_leaves_a_recording_that_can_be_read_and_gone_on_with(tmp_path: Path):
     run = tmp_path / "run"
     constant = ("--algo.lr-schedule", "constant")  # the last step will be another than at first thought

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from marl_stable.cli import main
-from marl_stable.investigate import baselines
 from marl_stable.report.metrics import read_metrics
 from tests.runs import (
     ROOT,
@@ -28,6 +27,7 @@ from tests.runs import (
     metadata,
     networks,
     rows,
+    shorten_baselines,
     start,
     train,
     words,
@@ -119,6 +119,10 @@ VARIANTS = {
 }
 
 
+# Not of runs that are compared with one of another process: its normalisers begin with all the random episodes.
+quick = pytest.mark.usefixtures("quick_measurements")
+
+
 @pytest.fixture(autouse=True)
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -126,17 +130,21 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("uneven.py").write_text(UNEVEN)
 
 
-@pytest.fixture
-def quick_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "EPISODES", 8)
-    monkeypatch.setattr(baselines, "BUDGET_STEPS", 0)  # no search for the best constant action
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny training that nothing interrupts; not to be changed."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        shorten_baselines(patched)  # what a run has seen at random is where its normalisers begin
+        assert train(path, "--quiet") == 0
+    return path
 
 
 def resume(run: Path, *more: str) -> int:
     return main(["train", "--resume", str(run), "--quiet", *more])
 
 
-@pytest.mark.usefixtures("quick_baselines")
+@quick
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_interrupted_again_and_again_is_the_run_that_never_was(variant: str, asked: Asked) -> None:
     more = VARIANTS[variant]
@@ -157,10 +165,10 @@ def test_a_run_interrupted_again_and_again_is_the_run_that_never_was(variant: st
     assert_equal(checkpoint(Path("run"), "best"), checkpoint(Path("whole"), "best"))
 
 
+@quick
 @pytest.mark.parametrize("at", ["first step", "collecting", "learning", "evaluating"])
-def test_each_part_of_the_loop_can_be_interrupted(at: str, asked: Asked) -> None:
+def test_each_part_of_the_loop_can_be_interrupted(at: str, whole: Path, asked: Asked) -> None:
     """A tiny iteration asks once before it, six times while collecting, and four while learning."""
-    assert train(Path("whole")) == 0
     asked.left = {"first step": 0, "collecting": 11 + 4, "learning": 11 + 9, "evaluating": 22 + 3}[at]
     assert train(Path("run")) == 130
     state = checkpoint(Path("run"))["training"]
@@ -176,9 +184,10 @@ def test_each_part_of_the_loop_can_be_interrupted(at: str, asked: Asked) -> None
     )
     asked.never()
     assert resume(Path("run")) == 0
-    assert_same_run(Path("run"), Path("whole"))
+    assert_same_run(Path("run"), whole)
 
 
+@quick
 @pytest.mark.parametrize("end", [96, 144])
 def test_with_constant_schedules_a_run_to_n_resumed_to_n_plus_m_is_one_to_n_plus_m(end: int) -> None:
     constant = ["--algo.lr-schedule", "constant"]  # 96 is evaluated in any case, 144 only because the run ends there
@@ -190,6 +199,7 @@ def test_with_constant_schedules_a_run_to_n_resumed_to_n_plus_m_is_one_to_n_plus
     assert metadata(Path("run"))["total_steps"] == 240
 
 
+@quick
 def test_a_finished_run_is_not_trained_further_by_accident(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(Path("run")) == 0
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
@@ -202,8 +212,8 @@ def test_a_finished_run_is_not_trained_further_by_accident(capsys: pytest.Captur
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
 
 
-def test_torn_files_are_mended(asked: Asked) -> None:
-    assert train(Path("whole")) == 0
+@quick
+def test_torn_files_are_mended(whole: Path, asked: Asked) -> None:
     asked.left = 45
     assert train(Path("run")) == 130
     for name, torn in (("metrics.csv", "999,0.1,3"), ("incidents.jsonl", '{"steps": 1, "kin')):
@@ -211,14 +221,14 @@ def test_torn_files_are_mended(asked: Asked) -> None:
             file.write(torn)
     asked.never()
     assert resume(Path("run")) == 0
-    assert_same_run(Path("run"), Path("whole"))
+    assert_same_run(Path("run"), whole)
 
 
+@quick
 @pytest.mark.parametrize("damage", ["truncated", "empty", "missing"])
 def test_a_damaged_checkpoint_costs_a_warning_and_some_time(
-    damage: str, asked: Asked, capsys: pytest.CaptureFixture[str]
+    damage: str, whole: Path, asked: Asked, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(Path("whole")) == 0
     asked.left = 60
     assert train(Path("run")) == 130
     last = Path("run/checkpoints/last.pt")
@@ -233,9 +243,10 @@ def test_a_damaged_checkpoint_costs_a_warning_and_some_time(
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: run/checkpoints/last.pt ")
     assert warning.endswith(f"going on from previous.pt at {previous} steps.")
-    assert_same_run(Path("run"), Path("whole"))
+    assert_same_run(Path("run"), whole)
 
 
+@quick
 def test_where_both_checkpoints_are_damaged_nothing_is_touched(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(Path("run")) == 0
     for name in ("last", "previous"):
@@ -248,7 +259,7 @@ def test_where_both_checkpoints_are_damaged_nothing_is_touched(capsys: pytest.Ca
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.usefixtures("quick_baselines")
+@quick
 def test_an_environment_that_cannot_be_replayed_begins_new_episodes_and_says_so(
     asked: Asked, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -356,6 +367,7 @@ for attempt in range(100):
     assert_same_run(Path("run"), Path("whole"))
 
 
+@quick
 def test_a_resumed_run_keeps_its_clock_and_its_metadata(asked: Asked) -> None:
     asked.left = 30
     assert train(Path("run")) == 130
@@ -371,6 +383,7 @@ def test_a_resumed_run_keeps_its_clock_and_its_metadata(asked: Asked) -> None:
     assert (last["status"], last["steps"]) == ("finished", 240)
 
 
+@quick
 def test_two_runs_of_one_configuration_are_one_and_another_seed_is_another() -> None:
     for run, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         assert train(Path(run), "--seed", seed) == 0
@@ -380,6 +393,7 @@ def test_two_runs_of_one_configuration_are_one_and_another_seed_is_another() -> 
         assert_equal(networks(Path("a")), networks(Path("c")))
 
 
+@quick
 def test_the_written_configuration_repeats_the_run() -> None:
     more = ["--algo.share", "off", "--algo.network.final-init", "none", "--algo.adam-betas", "0.8,0.99"]
     assert train(Path("a"), *more) == 0

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from marl_stable.cli import main
-from marl_stable.investigate import baselines
 from tests.runs import Asked, assert_equal, assert_same_run, checkpoint, metadata
 
 # Rounds of six steps of eight copies, in a ring of ten, so that it wraps within two rounds.
@@ -30,11 +29,9 @@ VARIANTS = {
 
 
 @pytest.fixture(autouse=True)
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small(quick_measurements: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(baselines, "EPISODES", 8)
-    monkeypatch.setattr(baselines, "BUDGET_STEPS", 0)  # no search for the best constant action
 
 
 def train(run: str, *more: str) -> int:

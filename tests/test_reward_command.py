@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from marl_stable.cli import main
-from marl_stable.investigate import baselines
-from marl_stable.investigate.reward import debugging
+from marl_stable.investigate.reward import arena
 from marl_stable.report.reward_page import page
-from tests.runs import train
+from tests.runs import shorten_baselines, train
 
 LAMPS = '''
 import numpy as np
@@ -93,13 +93,10 @@ class Counting:
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few copies, and as many whatever else the machine does."""
-    monkeypatch.setattr(debugging, "COPIES", 16)
-    monkeypatch.setattr(debugging, "BATCHED", 16)
-    monkeypatch.setattr(debugging, "PILOT_SECONDS", 0.1)
-    for name in ("PLAY", "OF_COPIES"):
-        monkeypatch.setattr(debugging, name, 1e6)
-    monkeypatch.setattr(debugging, "SLOW", 0.0)
+    """Few copies, and all the time there is."""
+    monkeypatch.setattr(arena, "COPIES", 16)
+    monkeypatch.setattr(arena, "BATCHED", 16)
+    monkeypatch.setattr(arena, "SECONDS", 1e6)
 
 
 @pytest.fixture
@@ -116,8 +113,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has hardly learned."""
     path = tmp_path_factory.mktemp("reward") / "run"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(baselines, "EPISODES", 4)
-        patched.setattr(baselines, "BUDGET_STEPS", 0)
+        shorten_baselines(patched)
         assert train(path, "--quiet") == 0
     return path
 
@@ -185,10 +181,44 @@ def test_a_run_brings_its_policy_and_its_environment(run: Path, capsys: pytest.C
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
 
 
-def test_what_was_found_twice_is_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    one, other = (asked(capsys, "particle/simple_spread_v3", "--env.kwargs", '{"max_cycles": 5}') for _ in range(2))
-    assert one.pop("played")["steps"] == other.pop("played")["steps"]
+@pytest.mark.parametrize("env", ["particle/simple_spread_v3", "lamps.py:Lamps"])
+def test_what_was_asked_twice_is_the_same(
+    env: str, lamps: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if env != lamps:
+        monkeypatch.undo()  # as large as it is for everybody
+    one, other = (asked(capsys, env) for _ in range(2))
+    assert all(found["played"].pop("seconds") > 0 for found in (one, other))
     assert one == other
+    assert one["played"]["left_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("longest", "together", "found"),
+    [(25, True, (128, 2)), (60, True, (64, 1)), (8, False, (48, 2)), (50, False, (16, 1)), (60, False, (13, 1))],
+)
+def test_how_much_is_played_follows_from_the_environment(
+    longest: int, together: bool, found: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    assert arena.sizes(longest, together) == found
+
+
+def test_what_there_was_no_time_for_is_said(
+    lamps: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena, "SECONDS", -1.0)
+    bribed = ("--env.kwargs", '{"bribe": 2}')
+    found = asked(capsys, lamps, *bribed)
+    assert found["findings"][0]["cause"] == "constant_action_is_optimal"
+    assert found["played"]["left_out"] == [
+        "what each agent changes",
+        "most deviations from the best constant",
+        "most of the greedy search",
+        "greedy play for single terms",
+    ]
+    assert main(["reward", lamps, *bribed]) == 0
+    assert "time was short on this machine" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -217,6 +247,21 @@ def test_mistakes_are_one_sentence(words: list[str], told: str, lamps: str, caps
     assert told.lower() in printed.err.lower()
 
 
+def test_arguments_given_with_a_run_replace_its_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert asked(capsys, str(run), "--env.kwargs", '{"max_cycles": 3}')["played"]["longest"] == 3
+
+
+def test_who_learns_from_the_mean_of_the_team_is_told_so(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = shutil.copytree(run, tmp_path / "shared")
+    config = shared / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("reward: own", "reward: mean"), encoding="utf-8")
+    assert main(["reward", str(shared), "--env.kwargs", '{"max_cycles": 3}']) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "paid its own; in training each learns from the mean over its team (env.reward mean)" in words
+
+
 def test_a_policy_that_does_not_fit_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reward", str(run), "--env.kwargs", '{"N": 4}']) == 2
     assert "does not fit" in capsys.readouterr().err
@@ -228,7 +273,7 @@ def test_figures_that_are_no_numbers_are_told_as_such() -> None:
         "terms": [{"name": "t", "agent": "a", **empty}],
         "baselines": {"random": {"return": None, "ci95": [None, None]}, "policy": None},
         "others": {}, "findings": [], "checked": ["reward_offset"], "rewards": "own", "metric": None, "critic": None,
-        "played": {"steps": 1, "seconds": 1.0, "copies": 1, "longest": 1},
+        "played": {"steps": 1, "seconds": 1.0, "copies": 1, "longest": 1, "left_out": []}, "learns_from": "own",
     }  # fmt: skip
     text = page(found, "here")
     assert "not finite" in text

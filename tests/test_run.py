@@ -58,12 +58,6 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
-@pytest.fixture
-def quick_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "EPISODES", 4)
-    monkeypatch.setattr(baselines, "BUDGET_STEPS", 0)  # no search for the best constant action
-
-
 def keywords(**more: Any) -> dict[str, Any]:
     """The tiny training as `ms.train` takes it."""
     flags = {flag[2:].replace("-", "_").replace(".", "__"): value for flag, value in TINY.items()}
@@ -233,7 +227,9 @@ def test_quiet_says_nothing_and_plain_text_says_how_far_it_is(capsys: pytest.Cap
 
 @pytest.mark.parametrize("name", MPE2)
 @pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
-def test_every_mpe2_task_trains_with_both_kinds_of_actions(name: str, continuous: bool, quick_baselines: None) -> None:
+def test_every_mpe2_task_trains_with_both_kinds_of_actions(
+    name: str, continuous: bool, quick_measurements: None
+) -> None:
     kwargs = json.dumps({"max_cycles": 3, "continuous_actions": continuous})
     small = ["--env.num-envs", "2", "--algo.batch-size", "8", "--total-steps", "16", "--eval-episodes", "2"]
     assert train(Path("run"), "--env", f"mpe2/{name}", "--env.kwargs", kwargs, *small, "--quiet") == 0

@@ -108,7 +108,7 @@ def measure(env: BatchedEnv, play_at_random: RandomPlay, seed: int, budget: int 
     """The `baselines` of `diagnosis.json`: random, and best constant (None where the search exceeds `budget` steps)."""
     found = _described(play_at_random.episodes)
     length = play_at_random.horizon()
-    candidates = {group.name: _candidates(group, seed) for group in env.spec.groups}
+    candidates = {group.name: constant_actions(group, seed) for group in env.spec.groups}
     trials = sum(len(values) for values in candidates.values()) * SEARCH_EPISODES + EPISODES
     if trials * length > budget:
         return {"random": found, "best_constant": None}
@@ -129,7 +129,7 @@ def best_constant(env: BatchedEnv, candidates: dict[str, list[Tensor]], seed: in
     return _described(episodes) | {"action": action}
 
 
-def _candidates(group: Group, seed: int) -> list[Tensor]:
+def constant_actions(group: Group, seed: int) -> list[Tensor]:
     """Actions worth holding for ever: each discrete one; of a box its centre, no-op, corners and some inside."""
     draw = torch.Generator().manual_seed(seed + SEED)
     if isinstance(group.action, Discrete):

@@ -14,6 +14,7 @@ SHARING = {
     "zero-sum": "what one is paid, others lose",
     "own": "each agent is paid its own",
 }
+LEARNED = "; in training each learns from the mean over its team (env.reward mean)"
 TERM_HEAD = ("term", "agent", "mean", "deviation", "zero", "share", "by actions", "felt after")
 MOST_ROWS = 24
 NOISE = 0.2  # correlation of critic and environment below which it points nowhere
@@ -32,8 +33,11 @@ def _lines(found: Mapping[str, Any], name: str) -> Iterator[str]:
     yield from _wrapped(
         "",
         f"{played['steps']:,} steps in {played['seconds']:.0f} s, {played['copies']} copies, episodes of up to "
-        f"{played['longest']} steps; {SHARING[found['rewards']]}",
+        f"{played['longest']} steps; {SHARING[found['rewards']]}{LEARNED * (found['learns_from'] == 'mean')}",
     )
+    if played["left_out"]:
+        told = "time was short on this machine, so that the following was left out, and another call may tell more: "
+        yield from _wrapped("", told + ", ".join(played["left_out"]))
     yield ""
     yield from _table([TERM_HEAD, *map(_term, found["terms"][:MOST_ROWS])])
     if len(found["terms"]) > MOST_ROWS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -77,9 +78,10 @@ def _start(member: Member, todo: Todo) -> Child:
 
 
 def _end(running: Sequence[Child]) -> None:
-    """End all at once, and wait until they have saved. At a further Ctrl-C they end unsaved, and then in any case."""
+    """End all at once, and wait until they have saved. At a second Ctrl-C they end unsaved, and at a third they are
+    killed."""
     # SIGTERM and not SIGINT: before a run takes signals it ends by this one, even where Ctrl-C is ignored (nohup, &).
-    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+    for number in itertools.chain([signal.SIGTERM] * 2, itertools.repeat(signal.SIGKILL)):
         try:
             for child in running:
                 child.process.send_signal(number)

@@ -19,7 +19,6 @@ from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv, lost, take_mishaps
 from marl_stable.envs.vector import episode_seed
-from marl_stable.investigate import baselines
 from marl_stable.report.metrics import read_metrics
 from marl_stable.types import EnvironmentFailure, Step, UsageError
 from tests.envs.test_vector import assert_equal, play, saved
@@ -31,11 +30,9 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="look
 
 
 @pytest.fixture(autouse=True)
-def small_and_somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_and_somewhere_else(quick_baselines: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
-    monkeypatch.setattr(baselines, "EPISODES", 4)
-    monkeypatch.setattr(baselines, "BUDGET_STEPS", 0)
 
 
 def trouble(workers: int, num_envs: int = 3, max_failures: int = 100, **kwargs: Any) -> Any:

@@ -120,7 +120,7 @@ def test_candidates_lie_in_any_space():
         high = torch.from_numpy(least + 10 ** rng.uniform(-2, 2, 3)).float()
         group = Match(1, CPU).spec.groups[0]._replace(action=Box(tuple(low.tolist()), tuple(high.tolist())))
         space = spaces.Box(low.numpy(), high.numpy())
-        candidates = baselines._candidates(group, 1)
+        candidates = baselines.constant_actions(group, 1)
         assert all(space.contains(candidate.numpy()) for candidate in candidates)
         assert any(torch.equal(candidate, high) for candidate in candidates)
         assert any(torch.equal(candidate, low) for candidate in candidates)
@@ -163,10 +163,10 @@ def test_the_best_constant_choices_are_found_together():
 
 def test_candidates_of_several_choices_are_all_or_where_they_are_many_some():
     group = Match(1, CPU).spec.groups[0]
-    few = baselines._candidates(group._replace(action=MultiDiscrete((2, 3), (5, 5))), 1)
+    few = baselines.constant_actions(group._replace(action=MultiDiscrete((2, 3), (5, 5))), 1)
     assert [x.tolist() for x in few] == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
     sizes = (4, 4, 4)
-    many = baselines._candidates(group._replace(action=MultiDiscrete(sizes, (0, 0, 0))), 1)
+    many = baselines.constant_actions(group._replace(action=MultiDiscrete(sizes, (0, 0, 0))), 1)
     assert 20 < len(many) <= 33
     assert many[0].tolist() == [0, 0, 0]
     together = torch.stack(many)

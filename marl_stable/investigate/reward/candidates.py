@@ -7,53 +7,19 @@ N agents, K terms, A agents of a group.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from marl_stable.envs.base import BatchedEnv
 from marl_stable.evaluation import bootstrap_interval
-from marl_stable.investigate.baselines import _candidates as constants
-from marl_stable.investigate.baselines import next_legal
-from marl_stable.investigate.reward.play import Choose, Floats, Played, Roster, at_random, joined, roster, watch
+from marl_stable.investigate.baselines import constant_actions, next_legal
+from marl_stable.investigate.reward.arena import Arena
+from marl_stable.investigate.reward.play import Choose, Floats, Played, at_random, joined
 from marl_stable.types import Box, EnvSpec, PerGroup, legal_features
 
 KEEP = 4  # one in so many constant actions stays in the race each round
-
-
-@dataclass
-class Arena:
-    """An environment to play in, within bounds."""
-
-    env: BatchedEnv
-    seed: int
-    longest: int
-    rounds: int  # plays of each candidate
-    most: int  # constant actions tried per group
-    thorough: bool = True  # an environment so slow that only the questions that matter most are asked is not
-    who: Roster = field(init=False)
-    steps: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        self.who = roster(self.env.spec)
-
-    @property
-    def spec(self) -> EnvSpec:
-        """The environment's."""
-        return self.env.spec
-
-    def generator(self, offset: int) -> torch.Generator:
-        """Of actions: with a seed of an environment they would draw what it draws."""
-        return torch.Generator(self.env.device).manual_seed(self.seed + 10_007 + offset)
-
-    def play(self, choose: Choose, episode: int) -> Played:
-        """The episodes that begin with seed number `episode`."""
-        played = watch(self.env, choose, self.seed + 101 * episode, self.longest)
-        self.steps += len(played.live) * self.env.num_envs
-        return played
 
 
 class Candidate(NamedTuple):
@@ -136,7 +102,7 @@ def best_constant(arena: Arena) -> tuple[Candidate, Choose, Candidate]:
 
     Searched group after group, the others holding their best so far.
     """
-    tried = {group.name: thinned(constants(group, arena.seed), arena.most) for group in arena.spec.groups}
+    tried = {group.name: thinned(constant_actions(group, arena.seed), arena.most) for group in arena.spec.groups}
     best = {name: values[0] for name, values in tried.items()}
     for name, values in tried.items():
         best[name] = values[_race(arena, name, values, best)]

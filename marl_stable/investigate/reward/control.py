@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from marl_stable.investigate.reward.candidates import Arena
+from marl_stable.investigate.reward.arena import Arena
 from marl_stable.investigate.reward.play import Bools, Choose, Floats, Played, again, at_random, joined, known
 from marl_stable.types import PerGroup
 
@@ -22,7 +22,7 @@ MOST_AGENTS = 8
 LEAST = 1e-3  # share of the variance below which nobody moves a term
 CHANCE = 0.05
 HALF = 0.5  # of the largest effect: felt
-SPAN = 5  # steps for which a deviation is held, at least
+SPAN = 5  # steps for which the longest deviation is held, at least
 
 
 class Influence(NamedTuple):
@@ -128,10 +128,10 @@ def response(play: Played, other: Played, moment: np.ndarray[tuple[int], np.dtyp
 
 
 def influence(arena: Arena, play: Played, repeats: bool) -> Influence | None:
-    """What each agent's own actions change, all others acting as before; unknown where plays do not repeat, or are
-    dear."""
+    """What each agent's own actions change, all others acting as before; unknown where plays do not repeat, or time is
+    short."""
     names = arena.who.agents
-    if not (repeats and 1 < len(names) <= MOST_AGENTS and arena.thorough):
+    if not (repeats and 1 < len(names) <= MOST_AGENTS and arena.allows("what each agent changes")):
         return None
     paid, seen = np.zeros(len(names)), np.zeros(len(names), dtype=bool)
     for i in range(len(names)):
@@ -159,7 +159,8 @@ def _noticed(play: Played, other: Played, agent: int) -> bool:
 def deviations(arena: Arena, choose: Choose, plays: int) -> Floats:
     """`(M,)` what a return gains where another action is held for a while, then `choose` goes on as before.
 
-    In every second play all agents deviate, in the others one. By the policy improvement theorem a way to behave from
+    In every second play all agents deviate, in the others one; each copy for a time of its own, as what helps for a
+    moment may be too much of a good thing later. By the policy improvement theorem a way to behave from
     which no deviation gains is the best there is, as far as single deviations tell.
     """
     gains, names = [], len(arena.who.agents)
@@ -168,7 +169,7 @@ def deviations(arena: Arena, choose: Choose, plays: int) -> Floats:
     for i in range(plays):
         base = bases[i % arena.rounds]
         steps, copies = base.live.shape
-        span = max(SPAN, steps // 5)
+        span = rng.integers(1, max(SPAN, steps // 5) + 1, copies)
         begin = rng.integers(0, np.maximum(1, base.live.sum(0) - span))
         time = np.arange(steps)[:, None]
         within = (time >= begin) & (time < begin + span)  # (T, E)

@@ -20,7 +20,7 @@ from torch import Tensor
 from marl_stable.acting import random_action
 from marl_stable.agents.base import Agent
 from marl_stable.agents.ddpg_learner import DDPGLearner, Drawn, Joint
-from marl_stable.investigate.reward.candidates import Arena
+from marl_stable.investigate.reward.arena import Arena
 from marl_stable.investigate.reward.fitting import to_come
 from marl_stable.investigate.reward.play import Choose, Floats, Played, known
 from marl_stable.investigate.reward.statistics import correlation

@@ -1,4 +1,4 @@
-"""`marl-stable reward`: plays an environment in every way that tells something of its reward, within about a minute."""
+"""`marl-stable reward`: plays an environment in every way that tells something of its reward."""
 
 from __future__ import annotations
 
@@ -7,34 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from marl_stable import configs
 from marl_stable.acting import by_agent
 from marl_stable.agents.base import Agent
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
 from marl_stable.folder import RunFolder
+from marl_stable.investigate.reward import arena as arenas
 from marl_stable.investigate.reward import candidates as behaviour
 from marl_stable.investigate.reward import credit, critic, expert, metric, searching, shaping, statistics, verdicts
-from marl_stable.investigate.reward.candidates import Arena, Candidate
+from marl_stable.investigate.reward.arena import Arena
+from marl_stable.investigate.reward.candidates import Candidate
 from marl_stable.investigate.reward.control import Control, control, deviations
 from marl_stable.investigate.reward.evidence import Evidence
-from marl_stable.investigate.reward.play import Choose, Floats, at_random, watch
+from marl_stable.investigate.reward.play import Choose, Floats, at_random
 from marl_stable.policy import load_agent
 from marl_stable.types import EnvSpec, PerGroup, UsageError
 
-CPU = torch.device("cpu")
-SEED = 1_357
-LONGEST = 200  # steps of an episode; a longer one counts as far as it was played
-SHORTEST = 50
-PILOT_STEPS, PILOT_SECONDS = 60, 2.0
 MOST_SHAPES = 8
-DEVIATIONS = 6
-
-PLAY, OF_COPIES = 0.7, 1.2  # seconds that one play may take, batched or copy by copy; there are some 30 to 50
-BATCHED, COPIES, FEWEST = 64, 48, 8
-SLOW = 250.0  # copy-steps a second below which only the questions that matter most are asked
+DEVIATIONS, FEWEST = 6, 2
 
 
 def examine(
@@ -42,11 +33,13 @@ def examine(
 ) -> dict[str, Any]:
     """The findings on the reward of the environment, or of the run's, that `target` names; `reward --json` prints it.
 
-    Raises UsageError for an unknown environment or run, and for an expert or a metric that cannot be had.
+    `kwargs` replace those of the run. Whoever asks twice is told the same, but for `played["seconds"]`, as long as
+    nothing was left out for want of time. Raises UsageError for an unknown environment or run, and for an expert or a
+    metric that cannot be had.
     """
     began = time.monotonic()
     config, agent = _target(target, kwargs)
-    arena = _arena(config)
+    arena = arenas.opened(config)
     try:
         if agent is not None:
             _require_same(agent.spec, arena.spec)
@@ -54,7 +47,7 @@ def examine(
         players = {"policy": _trained(agent)} if agent is not None else {}
         players |= {"expert": scripted} if scripted is not None else {}
         if scripted is not None:
-            scripted(arena.env.reset(SEED), 0)  # what is wrong with it shows before a minute has passed
+            scripted(arena.env.reset(arena.seed), 0)  # what is wrong with it shows before a minute has passed
         told = _metric_of(config, metric_name, arena, {"random": at_random(arena.spec, arena.generator(900))} | players)
         x = gather(arena, players)
         sure = None if agent is None else critic.agreement(arena, agent, players["policy"])
@@ -63,7 +56,7 @@ def examine(
             x = replace(x, metric=told.joined(_metric_of(config, metric_name, arena, {"best_constant": hold})))
     finally:
         arena.env.close()
-    more = {"critic": None if sure is None else sure._asdict()}
+    more = {"critic": None if sure is None else sure._asdict(), "learns_from": config.reward}
     return described(x, config.id) | more | {"played": _effort(arena, time.monotonic() - began)}
 
 
@@ -71,7 +64,7 @@ def _metric_of(config: EnvConfig, name: str | None, arena: Arena, players: dict[
     """What the user's metric says of the players."""
     if name is None:
         return None
-    return metric.measure(config.id, config.kwargs, name, players, arena.longest, SEED)
+    return metric.measure(config.id, config.kwargs, name, players, arena.longest, arena.seed)
 
 
 def _target(target: str, kwargs: dict[str, Any] | None) -> tuple[EnvConfig, Agent | None]:
@@ -110,40 +103,14 @@ def _trained(agent: Agent) -> Choose:
     return choose
 
 
-def _arena(config: EnvConfig) -> Arena:
-    """The environment with as many copies, and episodes played as far, as its speed in a brief play allows."""
-    batched = catalog.resolve_num_envs(replace(config, num_envs="auto")) == catalog.ON_DEVICE
-    pilot = catalog.make(config, CPU, BATCHED if batched else 4)
-    try:
-        watch(pilot, at_random(pilot.spec, torch.Generator().manual_seed(SEED)), SEED, 2)
-        began, steps, length = time.monotonic(), 0, 0
-        while steps == 0 or (time.monotonic() - began < PILOT_SECONDS and steps < PILOT_STEPS):
-            played = watch(
-                pilot, at_random(pilot.spec, torch.Generator().manual_seed(steps)), SEED + steps, PILOT_STEPS
-            )
-            steps += len(played.live)
-            length = max(length, len(played.live))
-        seconds = (time.monotonic() - began) / steps  # per step of all copies
-        speed = pilot.num_envs / seconds
-    finally:
-        pilot.close()
-    afford = int(PLAY / seconds) if batched else int(OF_COPIES * speed / FEWEST)  # steps of a play
-    longest = max(2, length) if length < PILOT_STEPS else min(LONGEST, max(SHORTEST, afford))
-    copies = 2 * BATCHED if batched and afford > 2 * longest else BATCHED
-    if not batched:
-        copies = max(FEWEST, min(COPIES, int(OF_COPIES * speed / longest)))
-    rounds = 2 if afford * (1 if batched else FEWEST) >= 2 * longest * (1 if batched else copies) else 1
-    env = catalog.make(config, CPU, copies)
-    return Arena(env, SEED, longest, rounds, max(2 * FEWEST, copies), speed >= SLOW)
-
-
 def gather(arena: Arena, players: dict[str, Choose] | None = None) -> Evidence:
     """Play, and measure all that the verdicts ask."""
     random = behaviour.chance(arena)
     moved = control(arena)
     constant, hold, idle = behaviour.best_constant(arena)
-    greedy = searching.greedies(arena, random, constant)
     others = [behaviour.paid(arena, name, choose) for name, choose in (players or {}).items()]
+    gains = _deviations(arena, constant, random, hold)
+    greedy = searching.greedies(arena, random, constant)
     found = {c.name: c for c in (random, idle, constant, *greedy, *others)}
     advantage = credit.advantages(arena.spec, random.play)
     spread = credit.spread(advantage, random.play)
@@ -159,14 +126,16 @@ def gather(arena: Arena, players: dict[str, Choose] | None = None) -> Evidence:
         outlier=statistics.outlier(random.play, arena.who),
         sharing=statistics.sharing(random.play.reward, random.play.live),
         shapes=_shapes(arena, random, spread),
-        deviations=_deviations(arena, constant, random, hold),
+        deviations=gains,
     )
 
 
 def _deviations(arena: Arena, constant: Candidate, random: Candidate, hold: Choose) -> Floats | None:
     """What deviating from the best constant action gains, where it is worth asking."""
     gap, _ = behaviour.difference(constant, random)
-    return deviations(arena, hold, DEVIATIONS if arena.thorough else 2) if gap > 0 else None
+    if gap <= 0:
+        return None
+    return deviations(arena, hold, DEVIATIONS if arena.allows("most deviations from the best constant") else FEWEST)
 
 
 def _shapes(arena: Arena, random: Candidate, spread: Floats) -> dict[tuple[int, int], shaping.Shape]:
@@ -200,7 +169,7 @@ def described(x: Evidence, env_id: str) -> dict[str, Any]:
         "others": {name: value for name, value in kept.items() if name not in named},
         "rewards": x.sharing,
         "repeats": x.control.repeats,
-        "checked": list(verdicts.CHECKED),
+        "checked": verdicts.checked(x),
         "metric": None if x.metric is None else _metric(x.metric),
     }
 
@@ -227,4 +196,10 @@ def _metric(m: metric.Measured) -> dict[str, Any]:
 
 
 def _effort(arena: Arena, seconds: float) -> dict[str, Any]:
-    return {"copies": arena.env.num_envs, "longest": arena.longest, "steps": arena.steps, "seconds": seconds}
+    return {
+        "copies": arena.env.num_envs,
+        "longest": arena.longest,
+        "steps": arena.steps,
+        "left_out": arena.left_out,
+        "seconds": seconds,
+    }

@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from marl_stable.investigate.reward.candidates import Arena, Candidate, paid
+from marl_stable.investigate.reward.arena import Arena
+from marl_stable.investigate.reward.candidates import Candidate, paid
 from marl_stable.investigate.reward.fitting import Sight, sight
 from marl_stable.investigate.reward.play import Choose, Floats, Played
 from marl_stable.types import Box, Discrete, Group, PerGroup, legal_features
 
 GENERATIONS, FOR_A_TERM = 8, 4  # twice as many where plays are cheap
+FEWEST = 2  # that are played at any rate
 MOST_TERMS = 4
 ELITE, SMOOTH = 0.15, 0.8
 START, LEAST = 0.5, 0.05  # deviations of weights, of unit features
@@ -68,11 +70,11 @@ def greedies(arena: Arena, random: Candidate, constant: Candidate) -> list[Candi
     """The best found for the whole reward, and where there are several for each term."""
     rng = np.random.default_rng(arena.seed)
     terms = len(arena.who.terms)
-    often = arena.rounds if arena.thorough else 0.25
-    made = [search(arena, random, constant, None, int(often * GENERATIONS), rng)]
-    if 1 < terms <= MOST_TERMS and arena.thorough:
-        varied = [k for k in range(terms) if np.ptp(random.play.terms[..., k][random.play.live]) > 0]
-        made += [search(arena, random, constant, k, int(often * FOR_A_TERM), rng) for k in varied]
+    made = [search(arena, random, constant, None, arena.rounds * GENERATIONS, rng)]
+    for k in range(terms) if 1 < terms <= MOST_TERMS else ():
+        varies = np.ptp(random.play.terms[..., k][random.play.live]) > 0
+        if varies and arena.allows("greedy play for single terms"):
+            made.append(search(arena, random, constant, k, arena.rounds * FOR_A_TERM, rng))
     return made
 
 
@@ -83,6 +85,8 @@ def search(
     groups = [_begun(arena, group, random.play, constant) for group in arena.spec.groups]
     copies = arena.env.num_envs
     for generation in range(generations):
+        if generation >= FEWEST and not arena.allows("most of the greedy search"):
+            break
         episode = generation % arena.rounds
         drawn = [policies.drawn(copies, rng) for policies in groups]
         play = arena.play(_acting(groups, drawn), episode)

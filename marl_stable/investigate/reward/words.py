@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from marl_stable.investigate.reward.play import WHOLE
 from marl_stable.monitor.case import Finding
 
 
@@ -24,6 +25,11 @@ def found(
 def number(value: float) -> str:
     """Three significant digits, thousands in full."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
+def the_term(name: str) -> str:
+    """As a sentence names it; agents without terms have one, the whole."""
+    return "the reward" if name == WHOLE else f"the term {name!r}"
 
 
 def _capital(text: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from marl_stable.envs.probe.base import Probe
-from marl_stable.investigate.reward.candidates import Arena
+from marl_stable.investigate.reward.arena import Arena
 from marl_stable.types import Box, PerGroup, Step
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from marl_stable.agents.maddpg import MADDPG
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.envs.probe import Aim
 from marl_stable.investigate.reward import critic
-from marl_stable.investigate.reward.candidates import Arena
+from marl_stable.investigate.reward.arena import Arena
 from marl_stable.types import PerGroup
 from tests.agents.loops import make_agent, make_ddpg
 

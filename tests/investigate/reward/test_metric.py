@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from marl_stable.investigate.reward.incentives import _by_metric
 from marl_stable.investigate.reward.metric import Measured
+from marl_stable.investigate.reward.verdicts.incentives import by_metric
 
 RNG = np.random.default_rng(0)
 
@@ -20,7 +20,7 @@ def told(returns: dict[str, float], metric: dict[str, float], spread: float = 0.
 
 
 def test_paid_more_and_worse_is_hacking() -> None:
-    found = _by_metric(told({"random": 0, "policy": 9}, {"random": 5, "policy": 1}))
+    found = by_metric(told({"random": 0, "policy": 9}, {"random": 5, "policy": 1}))
     assert found is not None
     assert found.cause == "reward_hacking"
     assert found.evidence["return_policy"] > found.evidence["return_random"]
@@ -28,16 +28,16 @@ def test_paid_more_and_worse_is_hacking() -> None:
 
 
 def test_paid_more_and_better_is_not() -> None:
-    assert _by_metric(told({"random": 0, "policy": 9}, {"random": 1, "policy": 5})) is None
+    assert by_metric(told({"random": 0, "policy": 9}, {"random": 1, "policy": 5})) is None
 
 
 def test_a_difference_within_chance_is_not() -> None:
-    assert _by_metric(told({"random": 0, "policy": 9}, {"random": 1, "policy": 0.9}, spread=3)) is None
+    assert by_metric(told({"random": 0, "policy": 9}, {"random": 1, "policy": 0.9}, spread=3)) is None
 
 
 def test_a_constant_action_that_beats_the_expert_and_does_worse_is() -> None:
     told_of = told({"random": 0, "expert": 3, "best_constant": 9}, {"random": 1, "expert": 8, "best_constant": 0})
-    found = _by_metric(told_of)
+    found = by_metric(told_of)
     assert found is not None
     assert "One constant action is paid more than the expert" in found.explanation
 

@@ -55,6 +55,15 @@ def test_each_flaw_is_named_first(game: type[games.Line], cause: str) -> None:
     assert causes(game)[:1] == [cause]
 
 
+@pytest.mark.parametrize(("longest", "told"), [(40, False), (10, True)])
+def test_a_reward_that_never_comes_is_known_as_far_as_was_played(longest: int, told: bool) -> None:
+    place = arena(games.Silent)
+    place.longest = longest
+    (finding, *_) = verdicts.judge(gather(place))
+    assert finding.cause == "no_reward_signal"
+    assert finding.explanation.endswith("Episodes were left off after 10 steps.") is told
+
+
 def test_verdicts_are_causes_of_the_diagnosis_where_it_knows_them() -> None:
     later = {"reward_uncontrollable", "reward_hacking", "episode_length_incentive", "shaping_changes_task"}
     later |= {"reward_terms_conflict", "reward_term_dominates"}
@@ -97,6 +106,17 @@ def test_what_is_printed_has_the_keys_that_were_promised() -> None:
     assert all({"name", "agent", "mean", "std", "share"} <= set(entry) for entry in found["terms"])
     for agent in ("agent_0", "agent_1"):
         assert sum(e["share"] for e in found["terms"] if e["agent"] == agent) == pytest.approx(1, abs=1e-9)
+
+
+def test_only_what_could_be_judged_is_said_to_be_checked() -> None:
+    def nothing(obs: dict[str, torch.Tensor], _: int) -> dict[str, torch.Tensor]:
+        return {"agent": 0 * obs["agent"][..., :1]}
+
+    alone = described(gather(arena(games.Line)), "line")["checked"]
+    assert set(verdicts.CHECKED) - set(alone) == {"reward_hacking"}
+    assert described(gather(arena(games.Line), {"expert": nothing}), "line")["checked"] == list(verdicts.CHECKED)
+    stray = described(gather(arena(games.Unseeded)), "line")["checked"]
+    assert set(verdicts.CHECKED) - set(stray) == {"reward_hacking", "lazy_agent"}
 
 
 def test_findings_are_as_in_the_diagnosis() -> None:
