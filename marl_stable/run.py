@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from marl_stable import configs, threads, transfer
+from marl_stable import configs, defence, threads, transfer
 from marl_stable import training as loop
 from marl_stable.agents import algorithm
 from marl_stable.agents.config import ActorCriticConfig
@@ -178,6 +178,8 @@ def _conduct(
         observer = RunObserver(folder, progress, shown, resumed_at, None if _evaluated(training) else "eval/")
         observer.begin(training)
         if resumed_at is None:
+            if training.acts:
+                defence.begin(training, folder.metadata["preflight"]["first_step"], observer)
             observer.save(training)  # a run killed before its first checkpoint can go on as well
         if warning:
             progress.warn(warning)
