@@ -8,6 +8,13 @@ PARTICLE: dict[str, str] = {
     "simple_tag_v3": "slow adversaries chase a fast agent; batched on the device",
     "simple_adversary_v3": "agents hide their goal landmark from an adversary; batched on the device",
     "simple_reference_v3": "two agents tell each other where to go; batched on the device",
+    "simple_v3": "one agent goes to a landmark; batched on the device",
+    "simple_push_v3": "an adversary keeps an agent from its landmark; batched on the device",
+    "simple_crypto_v3": "alice sends bob a secret that eve must not read; batched on the device",
+    "simple_world_comm_v3": "a lead adversary directs the chase, with food and forests; batched on the device",
+    "simple_formation_v1": "agents spread evenly on a circle around a landmark; batched on the device",
+    "simple_line_v1": "agents spread evenly on a line between two landmarks; batched on the device",
+    "collect_treasure_v1": "collectors bring treasures to the deposits of their colour; batched on the device",
 }
 
 MPE2: dict[str, str] = {

@@ -13,11 +13,18 @@ from typing import Any
 import torch
 
 from marl_stable.conversion import unknown
+from marl_stable.envs.particle.collect_treasure import CollectTreasure
+from marl_stable.envs.particle.simple import Simple
 from marl_stable.envs.particle.simple_adversary import SimpleAdversary
+from marl_stable.envs.particle.simple_crypto import SimpleCrypto
+from marl_stable.envs.particle.simple_formation import SimpleFormation
+from marl_stable.envs.particle.simple_line import SimpleLine
+from marl_stable.envs.particle.simple_push import SimplePush
 from marl_stable.envs.particle.simple_reference import SimpleReference
 from marl_stable.envs.particle.simple_speaker_listener import SimpleSpeakerListener
 from marl_stable.envs.particle.simple_spread import SimpleSpread
 from marl_stable.envs.particle.simple_tag import SimpleTag
+from marl_stable.envs.particle.simple_world_comm import SimpleWorldComm
 from marl_stable.envs.particle.world import ParticleEnv
 from marl_stable.types import UsageError
 
@@ -29,6 +36,13 @@ TASKS: dict[str, type[ParticleEnv]] = {
     "simple_tag_v3": SimpleTag,
     "simple_adversary_v3": SimpleAdversary,
     "simple_reference_v3": SimpleReference,
+    "simple_v3": Simple,
+    "simple_push_v3": SimplePush,
+    "simple_crypto_v3": SimpleCrypto,
+    "simple_world_comm_v3": SimpleWorldComm,
+    "simple_formation_v1": SimpleFormation,
+    "simple_line_v1": SimpleLine,
+    "collect_treasure_v1": CollectTreasure,
 }
 
 
