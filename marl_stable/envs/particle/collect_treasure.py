@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from marl_stable.envs.particle.geometry import copies_first, nearest_first
+from marl_stable.envs.particle.nearest import Seen
 from marl_stable.envs.particle.world import ParticleEnv, actions, require_count
 from marl_stable.types import EnvSpec, Group, PerGroup
 
@@ -129,33 +129,33 @@ class CollectTreasure(ParticleEnv):
 
     def _observe(self) -> PerGroup:
         """Own place and velocity, what a collector holds, then all other agents and all treasures, nearest first."""
-        held = self._held().to(torch.float32)  # (C, D, E)
-        velocity = self.vel.unflatten(0, (-1, 2))
-        own = torch.cat([self._places()[self.agents], velocity], dim=1).to(torch.float32)  # (N, 4, E)
-        around = torch.cat([self._others(held), self._treasures()], dim=1)  # (N, O, E)
-        collector = torch.cat([own[self.collectors], held, around[self.collectors]], dim=1)
-        deposit = torch.cat([own[self.deposits], around[self.deposits]], dim=1)
-        return {"collector": copies_first(collector), "deposit": copies_first(deposit)}
+        held = self._held().permute(2, 0, 1).to(torch.float32)  # (E, C, D)
+        place, velocity = (state.T.unflatten(1, (-1, 2)) for state in (self.pos, self.vel))
+        own = torch.cat([place[:, self.agents], velocity], dim=-1).to(torch.float32)  # (E, N, 4)
+        others = self._others(place[:, self.agents], torch.cat([velocity.to(torch.float32), self._marks(held)], dim=-1))
+        treasures = self._treasures(place)
+        collector = [own[:, self.collectors], held, others[:, self.collectors], treasures[:, self.collectors]]
+        deposit = [own[:, self.deposits], others[:, self.deposits], treasures[:, self.deposits]]
+        return {"collector": torch.cat(collector, dim=-1), "deposit": torch.cat(deposit, dim=-1)}
 
-    def _others(self, held: Tensor) -> Tensor:
-        """`(N, O, E)`: place and velocity of each other agent, a deposit's kind, what a collector holds (C, D, E)."""
-        offset = self._offset(self.agents, self.agents).to(torch.float32)  # (N, N, 2, E)
-        distance = self._apart(self.agents, self.agents)
-        distance.diagonal().fill_(-1)  # itself first, to be left out
-        kinds = torch.eye(len(self._kinds), device=self.device).unsqueeze(2).expand(-1, -1, self.num_envs)
-        collector = torch.cat([torch.zeros_like(held), held], dim=1)
-        deposit = torch.cat([kinds, torch.zeros_like(kinds)], dim=1)
-        known = torch.cat([self.vel.unflatten(0, (-1, 2)).to(torch.float32), torch.cat([collector, deposit])], dim=1)
-        features = torch.cat([offset, known.expand(len(offset), -1, -1, -1)], dim=2)  # (N, N, 4 + 2D, E)
-        return nearest_first(distance, features)[:, 1:].flatten(1, 2)
+    def _marks(self, held: Tensor) -> Tensor:
+        """`(E, N, 2D)`: which kind a deposit is for, and which a collector holds (E, C, D)."""
+        kinds = torch.eye(held.shape[-1], device=self.device).expand(self.num_envs, -1, -1)
+        collectors = torch.cat([torch.zeros_like(held), held], dim=-1)
+        return torch.cat([collectors, torch.cat([kinds, torch.zeros_like(kinds)], dim=-1)], dim=1)
 
-    def _treasures(self) -> Tensor:
-        """`(N, O, E)`: place and kind of each treasure; zeros, at the end, for those that are away."""
-        offset = self._offset(self.agents, self.treasures).to(torch.float32)  # (N, T, 2, E)
-        distance = torch.where(self.present, self._apart(self.agents, self.treasures), torch.inf)
-        kind = (self.kind.unsqueeze(1) == self._kinds).to(torch.float32)  # (T, D, E)
-        features = torch.cat([offset, kind.expand(len(offset), -1, -1, -1)], dim=2)
-        return nearest_first(distance, features * self.present.unsqueeze(1)).flatten(1, 2)
+    def _others(self, place: Tensor, known: Tensor) -> Tensor:
+        """`(E, N, O)`: of each other agent at `place` (E, N, 2) where it is, and what else is `known` (E, N, F)."""
+        seen = Seen(place, place)
+        seen.distance.diagonal(dim1=1, dim2=2).fill_(-1)  # itself first, to be left out
+        return seen.nearest_first(known)[:, :, 1:].flatten(2)
+
+    def _treasures(self, place: Tensor) -> Tensor:
+        """`(E, N, O)`: where each treasure is, and its kind; zeros, at the end, for those that are away."""
+        seen = Seen(place[:, self.agents], place[:, self.treasures])
+        seen.distance.masked_fill_(~self.present.T.unsqueeze(1), torch.inf)
+        kind = (self.kind.unsqueeze(1) == self._kinds) & self.present.unsqueeze(1)  # (T, D, E)
+        return seen.nearest_first(kind.permute(2, 0, 1).to(torch.float32)).flatten(2)
 
     def _held(self) -> Tensor:
         """`(C, D, E)`: whether each collector holds what belongs to each deposit."""

@@ -1,8 +1,8 @@
 """Constant matrices that turn the state of the particle world into differences and observations.
 
-Shapes: E copies, V movers (or viewers), S seen, F features, M entities, K vectors. State is features x copies, so that
-each operation runs over contiguous copies: rows of `pos` (2M, E) are x0, y0, x1, y1, ... of every entity, rows of `vel`
-(2V, E) those of every mover.
+Shapes: E copies, V movers, M entities, K vectors. State is features x copies, so that each operation runs over
+contiguous copies: rows of `pos` (2M, E) are x0, y0, x1, y1, ... of every entity, rows of `vel` (2V, E) those of every
+mover.
 """
 
 from __future__ import annotations
@@ -23,17 +23,6 @@ def differences(pairs: Iterable[tuple[int, int]], entities: int) -> Tensor:
     sight = Sight(range(0), entities)
     rows = [sight.offset(first, second) for first, second in pairs]
     return torch.cat([torch.zeros(0, 2 * entities, dtype=torch.float64), *rows])
-
-
-def nearest_first(distance: Tensor, features: Tensor) -> Tensor:
-    """Features `(V, S, F, E)` of what each viewer sees, in the order of its distance (V, S, E); equals keep theirs."""
-    order = distance.argsort(dim=1, stable=True).unsqueeze(2)
-    return features.gather(1, order.expand_as(features))
-
-
-def copies_first(features: Tensor) -> Tensor:
-    """Observations `(E, A, O)` of features (A, O, E)."""
-    return features.permute(2, 0, 1).contiguous()
 
 
 class Sight:

@@ -106,14 +106,14 @@ class SimpleWorldComm(ParticleEnv):
         inside = self._forests.inside(self.pos)  # (N, F, E)
         visible = self._forests.visible(inside)
         visible[0] = True  # the leader's
-        veil = visible.flatten(0, 1).T.to(torch.float32)  # (E, N * N)
+        veil = visible.flatten(0, 1).to(torch.float32)  # (N * N, E)
         hidden_in = inside.permute(2, 0, 1).to(torch.float32) * 2 - 1  # (E, N, F)
         return {group.name: self._observe_as(group, veil, hidden_in) for group in self.spec.groups}
 
     def _observe_as(self, group: Group, veil: Tensor, hidden_in: Tensor) -> Tensor:
         """`(E, A, O)`: the state behind the veil, the forests each is in, and for adversaries the leader's word."""
         eyes, agents = self._eyes[group.name], len(group.agents)
-        seen = self._see(eyes.view, agents) * veil[:, eyes.about].unflatten(1, (agents, -1))
+        seen = self._see(eyes.view, agents) * veil[eyes.about].T.unflatten(1, (agents, -1))
         places, velocities = seen.tensor_split([eyes.moving], dim=-1)
         forests = hidden_in[:, eyes.viewers]
         if group.team == "agent":
