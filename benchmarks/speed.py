@@ -1,7 +1,7 @@
 """How fast: training beside its floor, environments beside their raw selves, many agents beside few, and the waits.
 
-    python -m benchmarks.speed            # about six minutes on an idle machine; writes results/speed.md
-    python -m benchmarks.speed --quick    # ratios alone, from fewer rounds, on the terminal
+    python -m benchmarks.speed            # about eight minutes on an idle machine; writes results/speed.md
+    python -m benchmarks.speed --quick    # ratios alone, from fewer rounds: two minutes, and no file
 
 Ratios are of measurements made in turn, A B A B, with one thread: absolute figures vary by machine. What is measured is
 in `benchmarks/timed/`.

@@ -57,7 +57,8 @@ def _training(*flags: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [sys.executable, "-m", "marl_stable", "train", "--total-steps", "1e6", "--quiet", *flags]
-        process = subprocess.Popen([*command, "--run-dir", str(run)], cwd=ROOT)
+        quiet = subprocess.DEVNULL  # being ended early, it says how to go on
+        process = subprocess.Popen([*command, "--run-dir", str(run)], cwd=ROOT, stderr=quiet)
         try:
             yield process, run
         finally:
