@@ -59,4 +59,4 @@ class Eyes:
         self.viewers = slice(viewers.start, viewers.stop)
         self.view = torch.cat(rows).to(device)
         self.about = torch.tensor(about, device=device)
-        self.moving = 2 * (2 + sight.entities - 1)
+        self.moving = 2 * (2 + sight.entities - 1)  # after velocity and position, and offsets of all but the viewer
