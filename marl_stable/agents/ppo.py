@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from marl_stable import distributed
 from marl_stable.monitor.signals.values import ratios
 from marl_stable.networks.heads import Distribution, approx_kl
 from marl_stable.normalize import robust
@@ -52,6 +53,13 @@ def masked_mean(x: Tensor, alive: Tensor, share: bool) -> Tensor:
     if share:
         return (x * alive).sum() / alive.sum().clamp_min(1)
     return ((x * alive).sum(0) / alive.sum(0).clamp_min(1)).sum()
+
+
+def entries(alive: Tensor, share: bool) -> Tensor | None:
+    """`(R, 1)` how many entries each mean in `masked_mean` is of; None where no other process has more."""
+    if distributed.world_size() == 1:
+        return None
+    return (alive.sum() if share else alive.sum(0)).reshape(-1, 1)
 
 
 def policy_loss(
@@ -97,14 +105,15 @@ def value_loss(value: Tensor, batch: Batch, clip_value: float | None, share: boo
 def normalized_advantage(advantage: Tensor, alive: Tensor) -> Tensor:
     """Mean 0 and deviation 1 over a group's active steps `(B, A)`, winsorised at five robust deviations.
 
-    What is not a number has no part in either and stays so, to be refused with its own agent's step.
+    What is not a number has no part in either and stays so, to be refused with its own agent's step. Steps are those of
+    all processes that train together.
     """
     known = (alive > 0) & ~advantage.isnan()
     centre, scale = robust(advantage.reshape(-1, 1), known.reshape(-1, 1))
     reach = ADVANTAGE_WINSOR * scale
     advantage = torch.where(alive > 0, torch.clamp(advantage, centre - reach, centre + reach), 0.0)
-    count = known.sum().clamp_min(1)
-    mean = torch.where(known, advantage, 0.0).sum() / count
-    var = torch.where(known, (advantage - mean).square(), 0.0).sum() / count
+    count = distributed.total(known.sum()).clamp_min(1)
+    mean = distributed.total(torch.where(known, advantage, 0.0).sum()) / count
+    var = distributed.total(torch.where(known, (advantage - mean).square(), 0.0).sum()) / count
     floor = (ROUNDING * mean.abs()).clamp_min(1e-8)  # where all are equal, what is left of them is rounding
     return (advantage - mean) / torch.maximum(var.sqrt(), floor)
