@@ -1,6 +1,6 @@
 """Several processes that train as one: what each must know of the others.
 
-Shapes: R rows of an optimiser, P parameters per row, N rows of data in each process.
+Shapes: N rows of data in each process.
 
 `torchrun` starts the processes and tells each its place in environment variables; torch's distributed engine carries
 the messages. Each steps copies of its own and learns from their data; whatever decides (gradients, statistics, figures)
@@ -78,17 +78,9 @@ def total(x: Tensor) -> Tensor:
     return x
 
 
-def mean(x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The mean of all processes' `x`, in one message.
-
-    With `weight (R, 1)` that of each row of `x (R, P)` counts as much as its weight, as a mean over so many entries.
-    """
-    if _size == 1:
-        return x
-    if weight is None:
-        return total(x) / _size
-    summed = total(torch.cat([x * weight, weight.to(x.dtype)], dim=1))
-    return summed[:, :-1] / summed[:, -1:].clamp_min(1)
+def mean(x: Tensor) -> Tensor:
+    """The mean of all processes' `x`, the same bits in each."""
+    return x if _size == 1 else total(x) / _size
 
 
 def gathered(x: Tensor) -> Tensor:

@@ -91,14 +91,14 @@ class GuardedAdam:
         self.remember(stats.norm)
         return stats
 
-    def move(self, loss: Tensor, lr: float | Tensor, weight: Tensor | None = None) -> StepStats:
+    def move(self, loss: Tensor, lr: float | Tensor) -> StepStats:
         """The step itself; `remember` must follow. As a scalar tensor, `lr` can change between repetitions.
 
-        Where several processes train together, gradients are means of theirs, each row's weighed by `weight (R, 1)`.
+        The gradient is the mean of those of all processes that train together.
         """
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         with torch.no_grad():
-            return self._apply(distributed.mean(self._gather(gradients), weight), lr)
+            return self._apply(distributed.mean(self._gather(gradients)), lr)
 
     def remember(self, norm: Tensor) -> None:
         """After a step whose gradients had the norms `norm (R,)` before clipping."""

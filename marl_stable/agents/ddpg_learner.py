@@ -17,7 +17,6 @@ from marl_stable.agents.config import MADDPGConfig
 from marl_stable.agents.ddpg import actor_loss, critic_loss, td_target
 from marl_stable.agents.figures import collected, diversity
 from marl_stable.agents.group_learner import GroupLearner, step_stats
-from marl_stable.agents.ppo import entries
 from marl_stable.agents.reward_scale import RewardScale
 from marl_stable.buffers import Replay
 from marl_stable.monitor.signals.data import History, Recent
@@ -154,9 +153,8 @@ class DDPGLearner(GroupLearner):
             target = td_target(drawn.reward, next_q, drawn.terminated, c.gamma, self.scale.terminal_value())
         with self.critic_norms.learning(self._critic_rows(drawn.alive)):
             q = self.critic(self.critic_input(drawn.obs, drawn.action, now))
-        together = self.central or c.share
-        loss = critic_loss(q, target, drawn.alive, c.huber, share=together)
-        fitted = self.critic_optimizer.move(loss, lr, entries(drawn.alive, together))
+        loss = critic_loss(q, target, drawn.alive, c.huber, share=self.central or c.share)
+        fitted = self.critic_optimizer.move(loss, lr)
         mean = (q.detach()[0] * drawn.alive).sum() / drawn.alive.sum().clamp_min(1)
         return {"losses/critic": loss.detach(), "losses/q": mean} | step_stats("critic", fitted)
 
@@ -169,7 +167,7 @@ class DDPGLearner(GroupLearner):
             answer: Differentiable = self.actor(drawn.obs)
         q = self.value_of_own(answer.relaxed(generator), drawn, now)
         loss = actor_loss(q, answer.penalty(), drawn.alive, c.action_penalty, c.share)
-        moved = self.actor_optimizer.move(loss, lr, entries(drawn.alive, c.share))
+        moved = self.actor_optimizer.move(loss, lr)
         return {"losses/actor": loss.detach()} | step_stats("actor", moved)
 
     def value_of_own(self, action: Tensor, drawn: Drawn, now: Joint, critic: nn.Module | None = None) -> Tensor:

@@ -51,15 +51,16 @@ def masked_mean(x: Tensor, alive: Tensor, share: bool) -> Tensor:
     """Mean over active entries. With one network per agent, the sum of each agent's own mean: no agent's gradient
     depends on how many others there are or for how long they lived."""
     if share:
-        return (x * alive).sum() / alive.sum().clamp_min(1)
-    return ((x * alive).sum(0) / alive.sum(0).clamp_min(1)).sum()
+        return (x * alive).sum() / _entries(alive.sum())
+    return ((x * alive).sum(0) / _entries(alive.sum(0))).sum()
 
 
-def entries(alive: Tensor, share: bool) -> Tensor | None:
-    """`(R, 1)` how many entries each mean in `masked_mean` is of; None where no other process has more."""
-    if distributed.world_size() == 1:
-        return None
-    return (alive.sum() if share else alive.sum(0)).reshape(-1, 1)
+def _entries(count: Tensor) -> Tensor:
+    """What to divide a sum over `count` entries by; where several processes have some each, their mean number.
+
+    The mean of all processes' gradients is then that of one which has all entries.
+    """
+    return distributed.mean(count).clamp_min(1 / distributed.world_size())
 
 
 def policy_loss(

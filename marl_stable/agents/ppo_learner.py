@@ -14,7 +14,7 @@ from marl_stable.agents.base import mean_of
 from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.figures import collected, diversity
 from marl_stable.agents.group_learner import GroupLearner, step_stats
-from marl_stable.agents.ppo import Batch, entries, normalized_advantage, policy_loss, value_loss
+from marl_stable.agents.ppo import Batch, normalized_advantage, policy_loss, value_loss
 from marl_stable.buffers import Rollout
 from marl_stable.graphs import Replayed
 from marl_stable.monitor.signals.data import History, Recent, by_turns
@@ -180,13 +180,12 @@ class PPOLearner(GroupLearner):
         with self.actor_norms.learning(batch.alive):
             policy = self._policy(batch)
         loss, stats = policy_loss(policy, batch, c.clip_coef, entropy_coef, c.action_penalty, c.share)
-        moved = self.actor_optimizer.move(loss, actor_lr, entries(batch.alive, c.share))
+        moved = self.actor_optimizer.move(loss, actor_lr)
         with self.critic_norms.learning(self._critic_rows(batch.alive)):
             value = self._value(batch)
-        together = self.central or c.share
-        loss = value_loss(value, batch, c.clip_value, share=together)
+        loss = value_loss(value, batch, c.clip_value, share=self.central or c.share)
         stats["losses/critic"] = loss.detach()
-        fitted = self.critic_optimizer.move(loss, critic_lr, entries(batch.alive, together))
+        fitted = self.critic_optimizer.move(loss, critic_lr)
         return stats | step_stats("actor", moved) | step_stats("critic", fitted)
 
     def _policy(self, batch: Batch) -> Distribution:
