@@ -171,7 +171,10 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         yield device
         return
     if not engine.is_initialized():
-        engine.init_process_group(backend, timeout=PATIENCE)
+        store, here, _ = next(engine.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
+        # The store outlives a restart, with the addresses of processes that are dead.
+        store = engine.PrefixStore(f"start {_starts()}", store)  # type: ignore[attr-defined]
+        engine.init_process_group(backend, store=store, rank=here, world_size=size, timeout=PATIENCE)
         atexit.register(engine.destroy_process_group)
     _size, _rank = size, engine.get_rank()
     try:
@@ -200,4 +203,9 @@ def launch() -> str | None:
 
 def restarted() -> bool:
     """Whether `torchrun` has started all processes again, after one of them had failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _starts() > 0
+
+
+def _starts() -> int:
+    """How often before."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

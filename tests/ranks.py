@@ -90,7 +90,8 @@ def spoiled_gradients(factor: float) -> Callable[[Any], None]:
 
         def spoiled(gradients: Any) -> Tensor:
             left[0] -= 1
-            return gather(gradients) * (factor if left[0] >= 0 else 1.0)
+            gradient: Tensor = gather(gradients)
+            return gradient * (factor if left[0] >= 0 else 1.0)
 
         learner.actor_optimizer._gather = spoiled
 
@@ -103,7 +104,7 @@ def stun(learner: Any) -> None:
 
     def believed() -> Tensor:
         learner.actor_optimizer.stunned = stunned
-        return ~learner.actor_optimizer._never
+        return torch.ones(learner.actor_optimizer.rows, dtype=torch.bool)
 
     learner.actor_optimizer.stunned = believed
 
@@ -209,12 +210,16 @@ def units() -> None:
 
 def _failures() -> None:
     with pytest.raises(EnvironmentFailure, match="mine"), distributed.together(UsageError, EnvironmentFailure):
-        if HERE == 1:
-            raise EnvironmentFailure("mine")
+        _fail_in_the_second()
     with distributed.together(UsageError):
         pass
     with pytest.raises(UsageError, match="first"), distributed.together(UsageError, EnvironmentFailure):
         raise (UsageError if HERE == 0 else EnvironmentFailure)("first" if HERE == 0 else "second")
+
+
+def _fail_in_the_second() -> None:
+    if HERE == 1:
+        raise EnvironmentFailure("mine")
 
 
 def _means() -> None:
@@ -257,4 +262,6 @@ if __name__ == "__main__":
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
     baselines.EPISODES, baselines.BUDGET_STEPS = 8, 0
     guard.SNAPSHOT_EVERY = 2
-    SCENES[sys.argv[1]]()
+    for name in sys.argv[1:]:
+        if name in SCENES:
+            SCENES[name]()
