@@ -52,6 +52,7 @@ class Line:
 
     def reset(self, seed=None, options=None):
         self.agents, self.t = self.possible_agents[:], 0
+        self.steps = self.steps if self.steps > 1 else 0  # the one step in which reward terms are looked for
         self.x = np.random.default_rng(seed).uniform(-1, 1, 2)
         return self.look(), {agent: {} for agent in self.agents}
 
