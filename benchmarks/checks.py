@@ -9,11 +9,10 @@ it is wrong and has to become better. The armies of magent2 are left out, for th
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from benchmarks.tables import fill
 from benchmarks.trials import RESULTS
 from marl_stable.envs import names
 from marl_stable.investigate.doctor.checkup import Checkup, examine
@@ -21,6 +20,10 @@ from marl_stable.investigate.doctor.findings import Finding
 from marl_stable.types import UsageError
 
 TABLE = RESULTS / "checks.md"
+HEAD = """What `marl-stable check` finds, by `python -m benchmarks.checks`; what is left empty was found well.
+
+| environment | | findings | seconds |
+|---|---|---|---|"""
 GYMNASIUM = (
     *("CartPole-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1", "FrozenLake-v1"),
     *("Taxi-v4", "Blackjack-v1", "LunarLander-v3", "BipedalWalker-v3"),
@@ -60,16 +63,8 @@ def row(case: Case) -> str:
 
 
 def main() -> None:
-    """Examine what is asked for and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="ids that contain this text")
-    asked = parser.parse_args()
-    known = dict(_rows())
-    for case in cases():
-        if asked.only in case.title if asked.only else case.title not in known:
-            known[case.title] = row(case)
-            print(known[case.title], flush=True)
-            _write([known[case.title] for case in cases() if case.title in known])
+    """Do what is asked for and write the table."""
+    fill(TABLE, HEAD, cases(), row, __doc__)
 
 
 def _verdict(found: Checkup) -> str:
@@ -78,20 +73,6 @@ def _verdict(found: Checkup) -> str:
 
 def _told(finding: Finding) -> str:
     return f"{finding.severity} `{finding.id}`: {finding.explanation}"
-
-
-def _rows() -> Iterator[tuple[str, str]]:
-    """(title, line) of the table as it stands."""
-    lines = TABLE.read_text(encoding="utf-8").splitlines() if TABLE.exists() else []
-    for line in lines:
-        if line.startswith("| ") and not line.startswith("| environment"):
-            yield line[2:].partition(" |")[0], line
-
-
-def _write(rows: Sequence[str]) -> None:
-    head = ["| environment | | findings | seconds |", "|---|---|---|---|"]
-    told = "What `marl-stable check` finds, by `python -m benchmarks.checks`; what is left empty was found well.\n\n"
-    TABLE.write_text(told + "\n".join([*head, *rows]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,17 +10,16 @@ three iterations with them take hours.
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 import marl_stable as ms
+from benchmarks.tables import fill
 from benchmarks.trials import RESULTS
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog, names
@@ -29,6 +28,10 @@ from marl_stable.types import Box, Discrete, EnvSpec, Group, UsageError
 
 TABLE = RESULTS / "environments.md"
 STEPS, COPIES, EPISODES = 192, 2, 2
+HEAD = f"""Three iterations of {STEPS} steps, then loaded and evaluated: `python -m benchmarks.environments`.
+
+| environment | agents x observation -> action | | MAPPO | MADDPG | seconds |
+|---|---|---|---|---|---|"""
 SHORT: dict[str, dict[str, Any]] = {
     "sisl/pursuit_v5": {"max_cycles": 15},
     "sisl/multiwalker_v9": {"max_cycles": 100},
@@ -123,33 +126,8 @@ def row(case: Case) -> str:
 
 
 def main() -> None:
-    """Try what is asked for and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="ids that contain this text")
-    asked = parser.parse_args()
-    known = dict(_rows())
-    for case in cases():
-        if asked.only in case.title if asked.only else case.title not in known:
-            known[case.title] = row(case)
-            print(known[case.title], flush=True)
-            _write([known[case.title] for case in cases() if case.title in known])
-
-
-def _rows() -> Iterator[tuple[str, str]]:
-    """(title, line) of the table as it stands."""
-    lines = TABLE.read_text(encoding="utf-8").splitlines() if TABLE.exists() else []
-    for line in lines:
-        if line.startswith("| ") and not line.startswith("| environment"):
-            yield line[2:].partition(" |")[0], line
-
-
-def _write(rows: Sequence[str]) -> None:
-    head = [
-        "| environment | agents x observation -> action | | MAPPO | MADDPG | seconds |",
-        "|---|---|---|---|---|---|",
-    ]
-    told = f"Three iterations of {STEPS} steps, then loaded and evaluated: `python -m benchmarks.environments`.\n\n"
-    TABLE.write_text(told + "\n".join([*head, *rows]) + "\n", encoding="utf-8")
+    """Do what is asked for and write the table."""
+    fill(TABLE, HEAD, cases(), row, __doc__)
 
 
 if __name__ == "__main__":
