@@ -56,6 +56,17 @@ class RunningNorm(nn.Module):
         return torch.add(self(x), self.offset / self.divisor)
 
     @torch.no_grad()
+    def expect(self, mean: Tensor, std: Tensor) -> None:
+        """Begin with what is expected, `mean` and `std` of the statistics' shape, where no row was taken in so far.
+
+        The first rows replace it.
+        """
+        fresh = self.count == 0
+        self.mean = torch.where(fresh, mean.to(self.mean), self.mean)
+        self.var = torch.where(fresh, std.to(self.var).square(), self.var)
+        self._refresh()
+
+    @torch.no_grad()
     def update(self, x: Tensor, weight: Tensor | None = None, settled: bool = False) -> None:
         """Take in rows `(N, ...)`; `weight`, broadcastable to them, is 0 for entries to leave out. Non-finite ones are.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from marl_stable import configs, distributed, threads, transfer
+from marl_stable import configs, defence, distributed, threads, transfer
 from marl_stable import training as loop
 from marl_stable.agents import algorithm
 from marl_stable.agents.config import ActorCriticConfig, MADDPGConfig, MAPPOConfig
@@ -254,6 +254,7 @@ def _conduct(
         observer = RunObserver(folder, progress, shown, resumed_at, None if _evaluated(training) else "eval/")
         observer.begin(training)
         if resumed_at is None:
+            _shorten_first_steps(folder, training, observer)
             observer.save(training)  # a run killed before its first checkpoint can go on as well
         for warning in warnings:
             progress.warn(warning)
@@ -294,12 +295,20 @@ def _follow(folder: RunFolder, training: Training, signals: Signals, resumed_at:
     observer = Follower(folder)
     observer.begin(training)
     if resumed_at is None:
+        _shorten_first_steps(folder, training, observer)
         observer.save(training)
     status, _ = _trained(training, observer, signals)
     folder.metadata |= {"status": status, "returns": [list(point) for point in training.returns]}
     training.envs.close()
     training.eval_env.close()
     return Run(folder)
+
+
+def _shorten_first_steps(folder: RunFolder, training: Training, observer: Follower) -> None:
+    """Where the guard acts: by what the first process's preflight found."""
+    if training.acts:
+        reach = distributed.told(folder.metadata["preflight"]["first_step"] if distributed.leads() else None)
+        defence.begin(training, reach, observer)
 
 
 def _trained(training: Training, observer: Follower, signals: Signals) -> tuple[str, str]:
