@@ -307,8 +307,8 @@ def _follow(folder: RunFolder, training: Training, signals: Signals, resumed_at:
 def _shorten_first_steps(folder: RunFolder, training: Training, observer: Follower) -> None:
     """Where the guard acts: by what the first process's preflight found."""
     if training.acts:
-        reach = distributed.told(folder.metadata["preflight"]["first_step"] if distributed.leads() else None)
-        defence.begin(training, reach, observer)
+        measured = folder.metadata["preflight"] if distributed.leads() else {}
+        defence.begin(training, distributed.told(measured.get("first_step", {})), observer)
 
 
 def _trained(training: Training, observer: Follower, signals: Signals) -> tuple[str, str]:
