@@ -23,7 +23,7 @@ PACKAGE = "marl_stable"
 FLOORS = {
     **dict.fromkeys(("types", "conversion", "config"), 0),
     **dict.fromkeys(("returns", "rewards", "normalize", "networks", "buffers", "turns"), 1),
-    **dict.fromkeys(("optim", "clipping", "rates", "graphs", "generators", "statistics"), 1),
+    **dict.fromkeys(("optim", "clipping", "rates", "graphs", "generators", "statistics", "distributed"), 1),
     **dict.fromkeys(("agents", "envs", "monitor", "configs"), 2),
     **dict.fromkeys(
         ("report", "checkpoint", "replay_files", "recorder", "folder", "interruption", "profile", "provenance"), 3

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from marl_stable import distributed
 from marl_stable.agents import behaviour
 from marl_stable.agents.base import mean_of
 from marl_stable.agents.config import MAPPOConfig
@@ -135,9 +136,9 @@ class PPOLearner(GroupLearner):
         gamma, alive = self.config.gamma, self.rollout.alive
         assert isinstance(gamma, float)
         centre, scale = robust(self._earned(reward).double().flatten(0, 1), alive.flatten(0, 1))
-        acted = alive.sum((0, 1)).clamp_min(1)
-        ends = (self.rollout.terminated & alive).sum((0, 1)) / acted
-        horizon = 1 / (1 - gamma * (1 - ends)).clamp_min(SHORTEST_STEP)
+        acted = torch.stack([(self.rollout.terminated & alive).sum((0, 1)), alive.sum((0, 1))])
+        ended, steps = distributed.total(acted)
+        horizon = 1 / (1 - gamma * (1 - ended / steps.clamp_min(1))).clamp_min(SHORTEST_STEP)
         noise = scale / math.sqrt(max(1 - gamma**2, SHORTEST_STEP))  # of returns, were rewards independent
         self.value_norm.expect(centre * horizon, torch.where(noise > 0, noise, 1.0))
 

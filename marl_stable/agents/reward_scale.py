@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from marl_stable import distributed
 from marl_stable.normalize import RunningNorm
 
 REWARD_CLIP = 10.0  # deviations
@@ -29,7 +30,7 @@ class RewardScale(RunningNorm):
         """Let `(N, A)` rewards of living agents into the statistics, and remember whose episodes ever `terminated`."""
         if self.active:
             self.update(reward, alive, settled)
-        self.ends |= (terminated & alive).any(0)
+        self.ends |= distributed.total((terminated & alive).sum(0)) > 0
 
     def normalized(self, reward: Tensor) -> Tensor:
         """`(B, A)` rewards in deviations from their mean; from 0, by their rms, where an end would be too far away."""
