@@ -122,6 +122,8 @@ class _Examination:
         watchers: list[Watcher] = [Presence(notes), seen, Observing(notes), features, Rewards(notes), Actions(notes)]
         watchers += [Moving(notes), Ends(notes, features)]
         watch(play, watchers, notes, SEED, _in(PLAY), watched)
+        for slip in play.slips():
+            notes.write(slip)
         if not self.env_id.startswith(BATCHED):
             check_speed(play, watched, notes, SEED)
         if watched.broken == 0:

@@ -14,6 +14,7 @@ from typing import Any
 
 from marl_stable.envs.gymnasium import AGENT, SingleAgent
 from marl_stable.investigate.doctor.findings import Fault, Finding, reason, short
+from marl_stable.investigate.doctor.turns import Ledger
 
 FIVE = "(observations, rewards, terminations, truncations, infos)"
 
@@ -80,6 +81,10 @@ class Play(ABC):
             given = {agent: short(action) for agent, action in list(actions.items())[:1]}
             what = f"step raises {reason(error)} on actions of their spaces, such as {given}."
             raise Fault(_fault("action_rejected", {"call": "step"}, short(given), what, REJECTED)) from error
+
+    def slips(self) -> list[Finding]:
+        """What was noticed on the way, beside what watchers see."""
+        return []
 
     def close(self) -> None:
         """Close the environment; whether that works is no concern here."""
@@ -181,6 +186,7 @@ class TurnPlay(Play):
         super().__init__(env)
         self.paid = self.told = False
         self._totals: dict[str, Any] = {}
+        self._ledger = Ledger()
 
     @property
     def possible(self) -> list[str]:
@@ -197,13 +203,14 @@ class TurnPlay(Play):
 
     def _reset(self, seed: int | None) -> Moment:
         self.env.reset(seed=seed)
+        self._ledger.begin(self.env)
         self._totals = {}
         agents = list(self.env.agents)
         return Moment({agent: self.env.observe(agent) for agent in agents}, agents, dict(self.env.infos))
 
     def _step(self, actions: dict[str, Any]) -> Moment:
         actor = self.env.agent_selection
-        self.env.step(actions[actor])
+        self._act(actions[actor])
         rewards = self._gained(actor)
         present = list(self.env.agents)
         terminated, truncated = dict(self.env.terminations), dict(self.env.truncations)
@@ -211,7 +218,29 @@ class TurnPlay(Play):
         infos = dict(self.env.infos)
         while self._going() and self.env.agent_selection not in self._going():
             self._take_away(self.env.agent_selection)
-        return Moment(obs, list(self.env.agents), infos, [actor], rewards, terminated, truncated, not self._going())
+        agents, over = list(self.env.agents), not self._going()
+        if over:
+            self._empty()
+        return Moment(obs, agents, infos, [actor], rewards, terminated, truncated, over)
+
+    def slips(self) -> list[Finding]:
+        """Promises of the turn-based interface that were broken; where nothing is ever told as reward, that says it."""
+        silent = self.paid and not self.told
+        return [slip for slip in self._ledger.slips.values() if not (silent and slip.where.get("call") == "last")]
+
+    def _act(self, action: Any) -> None:
+        there = list(self.env.agents)
+        self._ledger.before(self.env)
+        self._ledger.after(self.env, there, self.env.step(action))
+
+    def _empty(self) -> None:
+        """Give everybody who is left the turn that takes it away."""
+        for _ in range(len(self.env.agents)):
+            if left := list(self.env.agents):
+                self._act(None)
+                if set(left) == set(self.env.agents):
+                    self._ledger.stay(left[0])
+                    return
 
     def _gained(self, actor: str) -> dict[str, Any]:
         """What each agent gained; where that is no number, what `env.rewards` says."""
@@ -227,7 +256,7 @@ class TurnPlay(Play):
         return {agent: total - (0.0 if agent == actor else before.get(agent, 0.0)) for agent, total in totals.items()}
 
     def _take_away(self, dead: str) -> None:
-        self.env.step(None)
+        self._act(None)
         self._totals = dict(self.env._cumulative_rewards)
         if dead in self.env.agents:
             what = f"{dead} has ended, but step(None) does not take it out of env.agents."
