@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from marl_stable.report.html import colour
@@ -12,6 +13,7 @@ WIDTH, HEIGHT = 340.0, 200.0  # of a small plot
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 10.0, 38.0
 WIDE, NAMES, ROW, NUMBERS = 1030.0, 160.0, 26.0, 210.0  # of plots that have a row for each name
 PLAYERS = {"random": 7, "best_constant": 4, "policy": 3, "expert": 5}  # their colours
+TALL = 240.0
 SURE = 1.96  # standard errors to either side: 95%
 INSIDE = 36.0  # pixels from which on a number fits into a bar
 
@@ -108,21 +110,18 @@ def trained(entry: Entry, kind: str) -> str:
 
 
 def trained_shares(entries: Sequence[Entry], kinds: Sequence[str]) -> str:
-    """The shares of a group's terms over training, stacked; those below 0 downwards."""
+    """The shares of a group's terms over training, a stacked column for each reading; those below 0 downwards."""
     steps = entries[0]["steps"]
-    rows = [
-        (step, stacked(shares))
-        for step, *shares in zip(steps, *(entry["curve"]["share"] for entry in entries), strict=True)
-        if None not in shares
-    ]
-    ends = [end for _, row in rows for pair in row for end in pair]
-    frame = _frame((0, max(steps)), span([*ends, 1.0], zero=True), WIDE, 240.0)
+    rows = list(zip(*(entry["curve"]["share"] for entry in entries), strict=True))
+    known = [stacked(row) for row in rows if None not in row]
+    ends = [end for row in known for pair in row for end in pair]
+    frame = _frame((0, max(steps)), span([*ends, 1.0], zero=True), WIDE, TALL)
+    edges = [0, *((one + other) / 2 for one, other in pairwise(steps)), steps[-1]]
     parts = [*frame.rows(percent=True), *frame.below(8), frame.title_x("steps of training")]
-    xs = [step for step, _ in rows]
-    for k, kind in enumerate(kinds):
-        lows, highs = ([row[k][side] for _, row in rows] for side in (0, 1))
-        parts.append(frame.band(xs, lows, highs, f"full {kind}"))
-    return drawing(WIDE, 240.0, "shares of the advantage over training", parts)
+    for column, row in zip(pairwise(edges), rows, strict=True):
+        if None not in row:
+            parts += [frame.box(column, part, f"full {kind}") for part, kind in zip(stacked(row), kinds, strict=True)]
+    return drawing(WIDE, TALL, "shares of the advantage over training", parts)
 
 
 def player_colour(name: str) -> str:

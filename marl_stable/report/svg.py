@@ -135,7 +135,7 @@ class Frame:
 
     def box(self, x: tuple[float, float], y: tuple[float, float], kind: str, told: str = "") -> str:
         """A rectangle between two values of each scale."""
-        left, right = sorted((self.x(x[0]), self.x(x[1])))
+        left, right = sorted((round(self.x(x[0]), 1), round(self.x(x[1]), 1)))  # neighbours meet
         top, bottom = sorted((self.y(y[0]), self.y(y[1])))
         size = f'x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}"'
         return f'<rect class="{kind}" {size}>{_hint(told)}</rect>'

@@ -96,7 +96,7 @@ def _compare_infos(moment: Moment, twin: Moment, notes: Notebook, step: int) -> 
     """Infos are not learned from, so that it is no error where they alone differ."""
     if not (isinstance(moment.infos, Mapping) and isinstance(twin.infos, Mapping)):
         return
-    for agent in moment.infos.keys() & twin.infos.keys():
+    for agent in (agent for agent in moment.infos if agent in twin.infos):
         one, other = (ADDRESS.sub("", repr(told.infos[agent])) for told in (moment, twin))
         if one != other:
             where = {"agent": agent, "part": "info"}
