@@ -17,7 +17,7 @@ from marl_stable.agents.config import ALGORITHMS, default_config
 from marl_stable.config import RunConfig
 from marl_stable.conversion import unknown
 from marl_stable.envs import catalog
-from marl_stable.report.files import to_json
+from marl_stable.report.files import require_writable, to_json, write_page
 from marl_stable.sweep import grid
 from marl_stable.types import EnvironmentFailure, UsageError
 
@@ -155,6 +155,8 @@ class Reward:
     """A scripted policy to compare with, FILE.py:policy: observations by agent to actions by agent."""
     metric: str | None = None
     """A number in infos[agent] that is to rise, with a run or an expert: is what is paid more also better?"""
+    html: str | None = None
+    """File for a page with pictures: terms over an episode, shares, what each action changes, terms over training."""
     env: Made = Made()
 
 
@@ -341,10 +343,14 @@ def reward(words: list[str]) -> int:
     _refuse(others[1:], "reward")
     if not Path(others[0]).is_dir():
         catalog.require_known(others[0])
+    pictures = None if asked.html is None else require_writable(asked.html)
     from marl_stable.investigate.reward import debugging
+    from marl_stable.report import reward_html
     from marl_stable.report.reward_page import page
 
-    found = debugging.examine(others[0], asked.env.kwargs, asked.expert, asked.metric)
+    found = debugging.examine(others[0], asked.env.kwargs, asked.expert, asked.metric, pictures is not None)
+    if pictures is not None:
+        write_page(pictures, reward_html.page(found, others[0]))
     _say(to_json(found, indent=2) if asked.json else page(found, others[0]))
     return 0
 
@@ -379,7 +385,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "eval": (evaluate, "RUN [--env ID] [--against RUN|random --team TEAM]"),
     "diagnose": (diagnose, "RUN [--experiment] [--json]"),
     "check": (check, "ENV [--env.kwargs JSON] [--json]"),
-    "reward": (reward, "ENV_OR_RUN [--expert FILE.py:policy] [--metric NAME]"),
+    "reward": (reward, "ENV_OR_RUN [--expert FILE.py:policy] [--metric NAME] [--html FILE]"),
     "ladder": (ladder, "PRESET [flags] [--json]"),
     "sweep": (sweep, "[PRESET] [flags] [--seeds 1..5] [--grid KEY=V1,V2]"),
     "render": (render, "RUN -o FILE.gif"),
