@@ -141,7 +141,7 @@ def table(ablation: Ablation) -> str:
         by_place.setdefault((entry["variant"], entry["task"]), []).append(entry["return"])
     commits, devices = (sorted({str(entry[part])[:10] for entry in entries}) for part in ("commit", "device"))
     lines = [
-        f"Greedy return ({UNIT}) after {STEPS:,} steps, 400 episodes, mean over seeds (the lowest; how many); one change "
+        f"Greedy return ({UNIT}) after {STEPS:,} steps, 400 episodes, mean over seeds (lowest; how many); one change "
         f"at a time. Commits {', '.join(commits)}, trained on {', '.join(devices)}. {ablation.command}",
         "",
         f"| {ablation.algo} | " + " | ".join(ablation.tasks) + " | mean change |",
