@@ -101,6 +101,11 @@ class Ablation(NamedTuple):
     name: str
 
     @property
+    def command(self) -> str:
+        """What repeats the table."""
+        return f"`python -m benchmarks.ablation --algo {self.algo}`"
+
+    @property
     def file(self) -> Path:
         """Results, a line each."""
         return RESULTS / f"{self.name}.jsonl"
@@ -134,8 +139,10 @@ def table(ablation: Ablation) -> str:
     by_place: dict[tuple[str, str], list[float]] = {}
     for entry in entries:
         by_place.setdefault((entry["variant"], entry["task"]), []).append(entry["return"])
+    commits, devices = (sorted({str(entry[part])[:10] for entry in entries}) for part in ("commit", "device"))
     lines = [
-        f"Greedy return ({UNIT}) after {STEPS:,} steps, 400 episodes, mean over seeds (lowest); one change at a time.",
+        f"Greedy return ({UNIT}) after {STEPS:,} steps, 400 episodes, mean over seeds (lowest; how many); one change "
+        f"at a time. Commits {', '.join(commits)}, trained on {', '.join(devices)}. {ablation.command}",
         "",
         f"| {ablation.algo} | " + " | ".join(ablation.tasks) + " | mean change |",
         "|---|" + "---|" * (len(ablation.tasks) + 1),

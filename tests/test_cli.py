@@ -16,7 +16,8 @@ import pytest
 
 from marl_stable import configs
 from marl_stable.agents.config import ALGORITHMS
-from marl_stable.cli import COMMANDS, main, train_config
+from marl_stable.cli import COMMANDS, main
+from marl_stable.cli.train import train_config
 from marl_stable.conversion import keys
 from marl_stable.diagnosing import write_diagnosis
 from marl_stable.envs import catalog
@@ -264,7 +265,8 @@ def test_diagnose_exits_0_whatever_it_finds_and_prints_what_diagnosis_json_holds
     write_diagnosis(blown_up, Run(blown_up).diagnose())
     assert out == (blown_up / "diagnosis.json").read_text()
     found = json.loads(out)
-    assert [*found] == ["verdict", "findings", "symptoms", "actions_taken", "checked", "return", "baselines"]
+    keys = ["verdict", "findings", "symptoms", "actions_taken", "checked", "return", "baselines", "not_judged"]
+    assert [*found] == keys
     assert found["verdict"] == "failing"
     assert "non_finite" in found["symptoms"]
     assert found["return"] == -10.0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from marl_stable import configs
 from marl_stable.agents.config import ALGORITHMS
-from marl_stable.cli import train_config
+from marl_stable.cli.train import train_config
 from marl_stable.conversion import keys, leaves
 from marl_stable.monitor import diagnosis  # noqa: F401  (registers every cause)
 from marl_stable.monitor.case import CAUSES
@@ -95,6 +95,15 @@ def test_where_little_is_known_little_is_said() -> None:
         "r: healthy: nothing was found that explains bad behaviour",
         "",
         "checked and found well (0): nothing; too little was recorded",
+    ]
+
+
+def test_what_could_not_be_judged_stands_apart() -> None:
+    needs = [{"cause": "reward_hacking", "needs": "a measure"}, {"cause": "lazy_agent", "needs": "a team"}]
+    lines = page(EMPTY | {"checked": ["reward_offset"], "not_judged": needs}, "r").splitlines()
+    assert lines[2:] == [
+        "checked and found well (1): reward offset",
+        "could not be judged (2): reward hacking needs a measure; lazy agent needs a team",
     ]
 
 
