@@ -378,6 +378,9 @@ def _training(
     assert isinstance(algo, ActorCriticConfig)
     refuse, watch = config.stability in ("guard", "repair"), config.stability != "off"
     agent = algorithm(algo.name)(envs.spec, algo, envs.num_envs, device, config.seed, refuse, watch)
+    if config.amp == "bf16":
+        for learner in agent.learners.values():
+            learner.multiply_in_bf16()
     if config.compile and distributed.world_size() == 1:  # messages between processes are no part of a recording
         agent.compile()
     first = envs.reset(distributed.own_seed(config.seed))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from marl_stable.agents.behaviour import feature_importance
 from marl_stable.agents.config import ActorCriticConfig
@@ -18,6 +18,7 @@ from marl_stable.agents.network_watch import NetworkWatch
 from marl_stable.monitor.signals.networks import step_budget
 from marl_stable.monitor.table import NETWORKS
 from marl_stable.networks.actors import PolicyBody
+from marl_stable.networks.body import multiply_in_bf16
 from marl_stable.networks.critics import Critic
 from marl_stable.normalize import ObservationNorm
 from marl_stable.optim import GuardedAdam, StepStats
@@ -61,6 +62,12 @@ class GroupLearner:
             "actor": NetworkWatch("actor", actor, self.actor_optimizer),
             "critic": NetworkWatch("critic", critic, self.critic_optimizer),
         }
+
+    def multiply_in_bf16(self) -> None:
+        """From now on, hidden layers of networks and their targets multiply in bfloat16; all else stays float32."""
+        for name in self.PARTS:
+            if isinstance(part := getattr(self, name), nn.Module):
+                multiply_in_bf16(part)
 
     def normalized(self, obs: Tensor) -> Tensor:
         """What networks see of raw observations `(..., A, O)`."""

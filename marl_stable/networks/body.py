@@ -135,6 +135,19 @@ class Network(nn.Module):
         return {name: layer.weight for name, layer in (linears | {"final": self.final}).items()}
 
 
+def multiply_in_bf16(module: nn.Module) -> None:
+    """From now on, hidden layers of all networks in `module` multiply in bfloat16.
+
+    Last layers stay as they are, for a log-probability or a value with a precision of 0.4% is noise in every ratio, and
+    so do cells, which would hand rounding on from step to step: neither is where the time goes.
+    """
+    for network in module.modules():
+        if isinstance(network, Network):
+            for layer in network.hidden.modules():
+                if isinstance(layer, Linear):
+                    layer.bf16 = True
+
+
 def _plain(inputs: int, config: NetworkConfig, agents: int | None) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for width in config.hidden:

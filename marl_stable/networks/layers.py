@@ -12,7 +12,9 @@ from torch.nn import functional
 
 
 class Linear(nn.Module):
-    """y = x W + b, with W of `(I, U)` or `(A, I, U)`."""
+    """y = x W + b, with W of `(I, U)` or `(A, I, U)`; with `bf16` the product is in bfloat16, the rest float32."""
+
+    bf16 = False
 
     def __init__(self, inputs: int, outputs: int, agents: int | None) -> None:
         super().__init__()
@@ -22,6 +24,8 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, I)` to `(N, U)`, or `(A, N, I)` to `(A, N, U)`."""
+        if self.bf16:
+            return x.bfloat16() @ self.weight.bfloat16() + self.bias  # the sum is float32
         if x.dim() == 2:
             return torch.addmm(self.bias, x, self.weight)
         return torch.baddbmm(self.bias, x, self.weight)
