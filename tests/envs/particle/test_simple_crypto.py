@@ -22,7 +22,9 @@ def mumble(env: ParticleEnv, obs: PerGroup, draw: torch.Generator) -> PerGroup:
 
 
 @pytest.mark.parametrize(
-    ("continuous", "act"), [(False, random_actions), (True, random_actions), (True, mumble)], ids=str
+    ("continuous", "act"),
+    [(False, random_actions), (True, random_actions), (True, mumble)],
+    ids=["discrete", "continuous", "mumbled"],
 )
 def test_it_equals_mpe2(continuous: bool, act: Actor):
     kwargs: dict[str, Any] = {"max_cycles": 25, "continuous_actions": continuous}
