@@ -34,6 +34,7 @@ from marl_stable.provenance import git_commit
 
 TABLE = RESULTS / "speed.md"
 ROUNDS = 7
+DEFAULTS = MAPPOConfig()
 CPU = torch.device("cpu")
 
 
@@ -72,9 +73,8 @@ def training(
     return iterate
 
 
-def floor(agents: int, obs: int, outputs: int) -> Callable[[], float]:
-    """Steps per second of the bare passes and optimiser steps of one default update."""
-    config = MAPPOConfig()
+def floor(agents: int, obs: int, outputs: int, config: MAPPOConfig = DEFAULTS) -> Callable[[], float]:
+    """Steps per second of the bare passes and optimiser steps of one update."""
     rows = config.batch_size // config.num_minibatches
     actor = _stack(obs + agents, outputs, config)
     critic = _stack(agents * obs, agents, config)
