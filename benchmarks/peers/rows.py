@@ -61,7 +61,7 @@ def _small() -> list[Row]:
 
 def _large() -> Row:
     flags = equal_work.as_benchmarl("mappo", "vmas/simple_spread", equal_work.LARGE)
-    floor = {"flags": flags, "agents": 3, "obs": 18, "outputs": 4}
+    floor = {"flags": flags, "agents": 3, "obs": 14, "outputs": 2}
     return Row(
         "large",
         "MAPPO, vmas/simple_spread, 600 copies, 60,000 steps a batch, 10 epochs in minibatches of 4,096, 256-256 tanh",
