@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,7 @@ class Worker:
         """One piece of work; without `order` the first, which needs none. Missing where the process fails."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        began = time.perf_counter()
         limit = threading.Timer(LONGEST, self.process.kill)
         limit.start()
         try:
@@ -61,6 +63,8 @@ class Worker:
         finally:
             limit.cancel()
         self.process.wait()
+        if time.perf_counter() - began >= LONGEST:
+            raise Missing(f"{self.arm.name} needed more than {LONGEST:.0f} s for a turn.")
         self.errors.seek(0)
         raise Missing(f"{self.arm.name} failed: {reason(self.errors.read())}")
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from benchmarks.peers import __main__ as page
-from benchmarks.peers import equal_work, table
+from benchmarks.peers import equal_work, table, turns
 from benchmarks.peers.equal_work import benchmarl_work, jaxmarl_work, our_work
 from benchmarks.peers.learning import learned
 from benchmarks.peers.orders import Orders, Turn, read
@@ -70,10 +70,16 @@ def test_turns_are_told_and_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_processes_take_turns_and_one_that_fails_is_told_of() -> None:
     found = in_turn([Arm("raw", "raw_mpe2", {"steps": 5}), Arm("broken", "raw_mpe2", {})], rounds=2)
-    turns = found["raw"]
-    assert isinstance(turns, list)
-    assert [turn.steps for turn in turns] == [5, 5, 5]
+    raw = found["raw"]
+    assert isinstance(raw, list)
+    assert [turn.steps for turn in raw] == [5, 5, 5]
     assert found["broken"] == "broken failed: KeyError: 'steps'."
+
+
+def test_a_turn_that_takes_too_long_is_ended_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LONGEST", 0.1)
+    found = turns.in_turn([Arm("endless", "raw_mpe2", {"steps": 10**9})], rounds=1)
+    assert found == {"endless": "endless needed more than 0 s for a turn."}
 
 
 def test_a_reason_is_one_line_that_fits_a_table() -> None:
@@ -91,10 +97,10 @@ def test_ratios_are_of_turns() -> None:
 
 
 def test_a_line_for_each_peer_and_a_sentence_for_one_that_is_missing() -> None:
-    turns = [[100, 1.0, 1.0], [100, 1.0, 1.0]]
+    even = [[100, 1.0, 1.0], [100, 1.0, 1.0]]
     entry = {
         "title": "work",
-        "arms": {"ours": turns, "slow": [[100, 2.0, 4.0]] * 2, "gone": "gone failed: no wheel."},
+        "arms": {"ours": even, "slow": [[100, 2.0, 4.0]] * 2, "gone": "gone failed: no wheel."},
         "targets": {"slow": 1.5},
         "one_process": True,
     }
