@@ -25,7 +25,7 @@ def main() -> None:
     agent = MADDPG(*spaces, agent_ids=names, vect_noise_dim=COPIES)
     memory = ReplayBuffer(100_000)
     until(
-        settings()["deadline"],
+        settings()["seconds"],
         lambda: train_multi_agent_off_policy(
             env, "simple_spread", "MADDPG", [agent], memory, max_steps=10**9, evo_steps=10_000, verbose=False
         ),

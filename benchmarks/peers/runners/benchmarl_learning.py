@@ -40,7 +40,7 @@ def main() -> None:
         seed=1,
         config=config,
     )
-    until(settings()["deadline"], experiment.run)
+    until(settings()["seconds"], experiment.run)
 
     @torch.no_grad()
     def act(obs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

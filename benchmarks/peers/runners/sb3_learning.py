@@ -18,7 +18,7 @@ def main() -> None:
     single = supersuit.pettingzoo_env_to_vec_env_v1(simple_spread_v3.parallel_env())
     env = supersuit.concat_vec_envs_v1(single, 8, num_cpus=1, base_class="stable_baselines3")
     model = PPO("MlpPolicy", env, batch_size=256, device="cpu")  # SuperSuit's cannot be seeded
-    until(settings()["deadline"], lambda: model.learn(10**9))
+    until(settings()["seconds"], lambda: model.learn(10**9))
 
     def act(obs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         actions: np.ndarray[Any, Any] = model.predict(obs, deterministic=True)[0]
