@@ -11,7 +11,7 @@ from benchmarks.peers.turns import Arm
 
 SPREAD = "particle/simple_spread_v3"
 HUNDRED = {"max_cycles": 100}  # BenchMARL's length of an episode on mpe2
-IPPO_COPIES = (16, 128, 512, 2_048)
+IPPO_COPIES = (16, 128, 256, 512, 2_048)
 
 
 class Row(NamedTuple):

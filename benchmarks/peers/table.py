@@ -9,8 +9,9 @@ import numpy as np
 from benchmarks.peers.orders import Turn
 
 HEAD = (
-    "| work | ours, steps/s | beside | steps/s | ours over it (lowest to highest turn) | by processor time | target |\n"
-    "|---|---|---|---|---|---|---|"
+    "| work | ours, steps/s | beside | steps/s | ours over it (lowest to highest turn) | by processor time "
+    "| seconds of the first turn, not counted | target |\n"
+    "|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -38,19 +39,21 @@ def lines(entry: dict[str, Any]) -> list[str]:
     }
     ours, *others = arms.items()
     if isinstance(ours[1], str):
-        return [f"| {entry['title']} | {ours[1]} | | | | | |"]
-    return [_line(entry, ours[1], name, turns, first=i == 0) for i, (name, turns) in enumerate(others)]
+        return [f"| {entry['title']} | {ours[1]} | | | | | | |"]
+    return [_line(entry, ours[1], name, turns, leads=i == 0) for i, (name, turns) in enumerate(others)]
 
 
-def _line(entry: dict[str, Any], ours: list[Turn], name: str, turns: list[Turn] | str, first: bool) -> str:
-    own = f"| {entry['title']} | {steps_per_second(ours)}" if first else "| the same |"
+def _line(entry: dict[str, Any], ours: list[Turn], name: str, turns: list[Turn] | str, leads: bool) -> str:
+    own = f"| {entry['title']} | {steps_per_second(ours)}" if leads else "| the same |"
     if isinstance(turns, str):
-        return f"{own} | {name} | | {turns} | | |"
+        return f"{own} | {name} | | {turns} | | | |"
     middle, low, high = ratio(ours, turns)
     alone = f"{by_processor(ours, turns):.2f}" if entry["one_process"] else ""
     target = entry["targets"].get(name)
     met = "" if target is None else f"{target:g}: {'met' if middle >= target else 'missed'}"
-    cells = (steps_per_second(turns), f"{middle:.2f} ({low:.2f} to {high:.2f})", alone, met)
+    begun = entry["first_turn_seconds"]
+    first = f"{begun['ours']:.0f}, {begun[name]:.0f}"
+    cells = (steps_per_second(turns), f"{middle:.2f} ({low:.2f} to {high:.2f})", alone, first, met)
     return f"{own} | {name} | {' | '.join(cells)} |"
 
 
