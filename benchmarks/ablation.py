@@ -3,6 +3,7 @@
     python -m benchmarks.ablation                 # MAPPO: trains what is missing, then writes the table
     python -m benchmarks.ablation --algo matd3    # the same for the family with a replay
     python -m benchmarks.ablation --only norm     # variants whose name contains a word
+    python -m benchmarks.ablation --part 1/2      # every second training, for two processes at once
     python -m benchmarks.ablation --table         # the table alone
 
 A default is kept where no variant is better beyond the noise on the mean over tasks.
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import marl_stable as ms
-from benchmarks.trials import RESULTS, Trial, read, run_missing
+from benchmarks.trials import RESULTS, Trial, part_of, read, run_missing
 from marl_stable.evaluation import UNIT
 
 SEEDS = 3
@@ -100,6 +101,11 @@ class Ablation(NamedTuple):
     name: str
 
     @property
+    def command(self) -> str:
+        """What repeats the table."""
+        return f"`python -m benchmarks.ablation --algo {self.algo}`"
+
+    @property
     def file(self) -> Path:
         """Results, a line each."""
         return RESULTS / f"{self.name}.jsonl"
@@ -133,8 +139,10 @@ def table(ablation: Ablation) -> str:
     by_place: dict[tuple[str, str], list[float]] = {}
     for entry in entries:
         by_place.setdefault((entry["variant"], entry["task"]), []).append(entry["return"])
+    commits, devices = (sorted({str(entry[part])[:10] for entry in entries}) for part in ("commit", "device"))
     lines = [
-        f"Greedy return ({UNIT}) after {STEPS:,} steps, 400 episodes, mean over seeds (lowest); one change at a time.",
+        f"Greedy return ({UNIT}) after {STEPS:,} steps, 400 episodes, mean over seeds (lowest; how many); one change "
+        f"at a time. Commits {', '.join(commits)}, trained on {', '.join(devices)}. {ablation.command}",
         "",
         f"| {ablation.algo} | " + " | ".join(ablation.tasks) + " | mean change |",
         "|---|" + "---|" * (len(ablation.tasks) + 1),
@@ -157,11 +165,12 @@ def main() -> None:
     parser.add_argument("--algo", choices=ABLATIONS, default="mappo")
     parser.add_argument("--only", default="", help="variants whose name contains this")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--part", default="1/1", help="i/n: the i-th of n interleaved parts")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
     ablation = ABLATIONS[asked.algo]
     if not asked.table:
-        run_missing(ablation.trials(asked.only, asked.seeds), ablation.file, measure)
+        run_missing(part_of(ablation.trials(asked.only, asked.seeds), asked.part), ablation.file, measure)
     written = table(ablation)
     ablation.file.with_suffix(".md").write_text(written, encoding="utf-8")
     print(written)

@@ -4,7 +4,7 @@
     python -m benchmarks.rewards --only navigation # designs whose name contains a word
     python -m benchmarks.rewards --table           # the table alone
 
-Half of the designs stand on tasks that were not played while thresholds were chosen ("new").
+Those on tasks that were not played while thresholds were chosen are called "new".
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ The root cause is told from its consequences by time and by place in a chain. Of
 that which began first is named first; of what began together (within {diagnosis.READINGS} readings, or
 {diagnosis.TOGETHER:.0%} of the run), that which is furthest upstream: {", ".join(STAGES.values())}. Causes marked
 *last* describe an end state that many faults share (saturated actors, collapsed entropy, ...), and are named first only
-where nothing else was found. A symptom that no cause explains gives `unknown`, with what was excluded.
+where nothing else was found. A symptom that no cause explains gives `unknown`, with what was excluded. A cause that a
+run could not show, such as a goal that is given up where no term is for a rare goal, is not called well: it stands
+apart (`not_judged`), with what it needs.
 
 Thresholds are physical (a tanh whose slope is 2%, a ratio that must be 1 before the first step) or come from the run
 itself (robust deviations, change points; `monitor/calibration.py`), and where a signal alone proves no harm, a symptom

@@ -17,8 +17,8 @@ from marl_stable.agents.config import ALGORITHMS, default_config
 from marl_stable.config import RunConfig
 from marl_stable.conversion import unknown
 from marl_stable.envs import catalog
-from marl_stable.report.files import to_json
-from marl_stable.sweep import grid
+from marl_stable.report.files import require_writable, to_json, write_page
+from marl_stable.sweep import grid, search
 from marl_stable.types import EnvironmentFailure, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 EXIT = {"finished": 0, "stopped": 3, "interrupted": 130}
 LADDER_ONLY = ("rung_steps", "seeds", "json")
-SWEEP_ONLY = ("seeds", "grid", "jobs", "json")
+SWEEP_ONLY = ("seeds", "grid", "jobs", "study", "study_name", "search", "trials", "prune", "json")
+STUDY_ONLY = ("study_name", "search", "trials", "prune")
 Asked = TypeVar("Asked")
 
 
@@ -90,10 +91,11 @@ class Ladder(RunConfig):
 
 @dataclass(frozen=True)
 class Sweep(RunConfig):
-    """Train seeds and grids of settings, several runs at once; with the same --run-dir, go on where it was stopped."""
+    """Train seeds and grids of settings, several runs at once; with the same --run-dir, go on where it was stopped.
+    With --study, search ranges of settings, on any number of machines at once; the same command goes on."""
 
     run_dir: str | None = None
-    """The folder for all runs, each in one of its own; default runs/sweep-TIME."""
+    """The folder for all runs, each in one of its own; default runs/sweep-TIME, and for a study runs/NAME."""
     seeds: str | None = None
     """Seeds of every point, such as 1,2,3 or 1..5; unset: `seed` alone."""
     grid: str | None = None
@@ -101,6 +103,17 @@ class Sweep(RunConfig):
     themselves, `;` is between them: "algo.network.hidden=64,64;128,128"."""
     jobs: int | None = None
     """Runs at once; unset: as many as there are cores for their threads and workers, and 1 on a GPU."""
+    study: str | None = None
+    """Where an Optuna study is kept that processes with this same command share: a database's URL such as
+    sqlite:///study.db, or a journal file, for disks that machines share. Needs marl_stable[optuna]."""
+    study_name: str | None = None
+    """Its name there; unset: that of the file or database."""
+    search: str | None = None
+    """KEY=LOW..HIGH, KEY=log:LOW..HIGH or KEY=V1,V2 for any flag of train, or several of them: what trials draw."""
+    trials: int | None = None
+    """Trials of the study, from all machines together; unset: 50."""
+    prune: bool = False
+    """Spares a trial its other seeds where, over those that have ended, it is worse than the median of other trials."""
     json: bool = False
     """Print one JSON object."""
 
@@ -155,6 +168,8 @@ class Reward:
     """A scripted policy to compare with, FILE.py:policy: observations by agent to actions by agent."""
     metric: str | None = None
     """A number in infos[agent] that is to rise, with a run or an expert: is what is paid more also better?"""
+    html: str | None = None
+    """File for a page with pictures: terms over an episode, shares, what each action changes, terms over training."""
     env: Made = Made()
 
 
@@ -235,17 +250,46 @@ def ladder(words: list[str]) -> int:
 def sweep(words: list[str]) -> int:
     """Train seeds and grids of settings, several at once"""
     rest, axes = grid.taken(words)
-    found = []
-    for settings in grid.points(axes):
+    rest, ranges = grid.taken(rest, search.FLAG, search.SHAPE)
+    searched = search.axes(ranges)
+
+    def asked_with(settings: dict[str, str]) -> Sweep:
         asked = _configured([*rest, *grid.flags(settings)], "sweep", lambda base: Sweep(**_fields(base)))
         catalog.require_known(asked.env.id)
-        found.append((settings, asked))
-    seeds = grid.seeds(asked.seeds) if asked.seeds is not None else [asked.seed]
+        return asked
+
+    combinations = search.corners(searched) if searched else grid.points(axes)
+    found = [(settings, asked_with(settings)) for settings in combinations]
+    first = found[0][1]
+    seeds = grid.seeds(first.seeds) if first.seeds is not None else [first.seed]
+    _require_whole(first, bool(axes), bool(searched))
+    answer = _say if first.json else None
+    if first.study is not None:
+        from marl_stable.sweep import study_command
+
+        def configured(settings: dict[str, str]) -> RunConfig:
+            return _run_config(asked_with(settings), SWEEP_ONLY)
+
+        asked = (first.study, first.study_name, searched, configured, seeds, first.trials, first.prune, first.jobs)
+        config = _run_config(first, SWEEP_ONLY)
+        return study_command.take_part(study_command.Search(*asked), config, words, answer, _tell)
     from marl_stable.sweep import command
     from marl_stable.sweep.plan import Point
 
     points = [Point(settings, _run_config(asked, SWEEP_ONLY)) for settings, asked in found]
-    return command.sweep(points, seeds, asked.jobs, words, _say if asked.json else None, _tell)
+    return command.sweep(points, seeds, first.jobs, words, answer, _tell)
+
+
+def _require_whole(asked: Sweep, gridded: bool, searched: bool) -> None:
+    """Flags of a study belong together."""
+    if asked.study is None:
+        alone = [name for name in STUDY_ONLY if (name == "search" and searched) or getattr(asked, name)]
+        if alone:
+            raise UsageError(f"--{alone[0].replace('_', '-')} needs a study; name where it is kept with --study.")
+    elif gridded:
+        raise UsageError("--grid trains every combination and --study searches; give --search instead of --grid.")
+    elif not searched:
+        raise UsageError(f"--study needs something to search; add --search {search.SHAPE}.")
 
 
 def train_config(words: list[str]) -> RunConfig:
@@ -341,10 +385,14 @@ def reward(words: list[str]) -> int:
     _refuse(others[1:], "reward")
     if not Path(others[0]).is_dir():
         catalog.require_known(others[0])
+    pictures = None if asked.html is None else require_writable(asked.html)
     from marl_stable.investigate.reward import debugging
+    from marl_stable.report import reward_html
     from marl_stable.report.reward_page import page
 
-    found = debugging.examine(others[0], asked.env.kwargs, asked.expert, asked.metric)
+    found = debugging.examine(others[0], asked.env.kwargs, asked.expert, asked.metric, pictures is not None)
+    if pictures is not None:
+        write_page(pictures, reward_html.page(found, others[0]))
     _say(to_json(found, indent=2) if asked.json else page(found, others[0]))
     return 0
 
@@ -379,7 +427,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "eval": (evaluate, "RUN [--env ID] [--against RUN|random --team TEAM]"),
     "diagnose": (diagnose, "RUN [--experiment] [--json]"),
     "check": (check, "ENV [--env.kwargs JSON] [--json]"),
-    "reward": (reward, "ENV_OR_RUN [--expert FILE.py:policy] [--metric NAME]"),
+    "reward": (reward, "ENV_OR_RUN [--expert FILE.py:policy] [--metric NAME] [--html FILE]"),
     "ladder": (ladder, "PRESET [flags] [--json]"),
     "sweep": (sweep, "[PRESET] [flags] [--seeds 1..5] [--grid KEY=V1,V2]"),
     "render": (render, "RUN -o FILE.gif"),

@@ -38,6 +38,15 @@ def watch(run: Training, found: Host, observer: Observer) -> None:
         raise Stopped(sentence)
 
 
+def begin(run: Training, reach: dict[str, Any], observer: Observer) -> None:
+    """Before the first update: smaller steps where it would go too far; `reach` is the preflight's `first_step`."""
+    rows = {name: learner.optimizer("actor").rows for name, learner in run.agent.learners.items()}
+    for act in run.guard.begin(reach, rows):
+        _adjust(run, act)
+        if act.incident:
+            observer.happened(act.incident)
+
+
 def defend(run: Training, found: Host, observer: Observer) -> None:
     """Do what the guard decides, and keep a snapshot where it wants one. Raises Stopped where it ends the run."""
     for act in run.guard.decide(run.steps, found, alarm=bool(run.detector.repeating())):

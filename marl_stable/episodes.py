@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from marl_stable import distributed
 from marl_stable.envs.base import BatchedEnv, lost
 from marl_stable.types import PerGroup, Step
 
@@ -49,11 +50,14 @@ class EpisodeStatistics:
             self.running[name].masked_fill_(step.done.unsqueeze(1), 0.0)
 
     def take(self) -> dict[str, PerGroup]:
-        """Means since the last call (NaN where no episode ended), still on the device."""
-        everyone = {name: self.returns[name] / self.done for name, _ in self.groups}
-        means = {name: x[1] / x[0] for name, x in self.rewards.items()}
-        spread = {name: (x[2] / x[0] - means[name].square()).clamp_min(0).sqrt() for name, x in self.rewards.items()}
-        length = dict.fromkeys(everyone, self.lengths / self.done)
+        """Means since the last call (NaN where no episode ended), still on the device; over the episodes of all
+        processes that train together."""
+        ended, lengths = distributed.total(torch.stack([self.done, self.lengths]))
+        everyone = {name: distributed.total(self.returns[name]) / ended for name, _ in self.groups}
+        rewards = {name: distributed.total(x) for name, x in self.rewards.items()}
+        means = {name: x[1] / x[0] for name, x in rewards.items()}
+        spread = {name: (x[2] / x[0] - means[name].square()).clamp_min(0).sqrt() for name, x in rewards.items()}
+        length = dict.fromkeys(everyone, lengths / ended)
         self._clear()
         return {
             "charts/return": everyone,

@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from marl_stable import distributed
+
 WINSOR = 10.0  # deviations
 SHIFTED_SHARE, SHIFTED_UPDATES = 0.2, 3
 MEMORY = 1_000_000.0  # rows; bounded, so that late drift still moves the statistics
@@ -54,6 +56,17 @@ class RunningNorm(nn.Module):
         return torch.add(self(x), self.offset / self.divisor)
 
     @torch.no_grad()
+    def expect(self, mean: Tensor, std: Tensor) -> None:
+        """Begin with what is expected, `mean` and `std` of the statistics' shape, where no row was taken in so far.
+
+        The first rows replace it.
+        """
+        fresh = self.count == 0
+        self.mean = torch.where(fresh, mean.to(self.mean), self.mean)
+        self.var = torch.where(fresh, std.to(self.var).square(), self.var)
+        self._refresh()
+
+    @torch.no_grad()
     def update(self, x: Tensor, weight: Tensor | None = None, settled: bool = False) -> None:
         """Take in rows `(N, ...)`; `weight`, broadcastable to them, is 0 for entries to leave out. Non-finite ones are.
 
@@ -69,15 +82,16 @@ class RunningNorm(nn.Module):
         middle = torch.where(fresh, centre, self.mean)
         reach = WINSOR * torch.where(fresh, scale, self.var.sqrt())
         x = torch.where(w, torch.clamp(x, middle - reach, middle + reach), 0.0)
-        n = w.sum(0).to(torch.float64)
-        mean = x.sum(0) / n.clamp_min(1)
-        var = torch.where(w, (x - mean).square(), 0.0).sum(0) / n.clamp_min(1)
+        n, summed = distributed.total(torch.stack([w.sum(0).to(torch.float64), x.sum(0)]))
+        mean = summed / n.clamp_min(1)
+        var = distributed.total(torch.where(w, (x - mean).square(), 0.0).sum(0)) / n.clamp_min(1)
         self._combine(mean, var, n)
         self._refresh()
 
     def _forget_where_shifted(self, x: Tensor, w: Tensor) -> None:
         beyond = ((x - self.mean).abs() > WINSOR * self.divisor) & w
-        share = beyond.sum(0) / w.sum(0).clamp_min(1)
+        far, known = distributed.total(torch.stack([beyond.sum(0), w.sum(0)]))
+        share = far / known.clamp_min(1)
         self.shifted_for = torch.where((share > SHIFTED_SHARE) & (self.count > 0), self.shifted_for + 1, 0)
         self.count = torch.where(self.shifted_for >= SHIFTED_UPDATES, 0.0, self.count)
 
@@ -131,9 +145,9 @@ def robust(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     The deviation is 1.4826 MAD; where more than half of the entries are equal (sparse rewards) that is 0, and the same
     of the other entries, times the root of their share, takes its place. Taken from evenly spaced rows.
     """
-    stride = -(-len(x) // SAMPLE)
-    x, w = x[::stride], w[::stride]
-    x = torch.where(w, x, torch.nan)
+    stride = -(-len(x) * distributed.world_size() // SAMPLE)
+    x = distributed.gathered(torch.where(w[::stride], x[::stride], torch.nan))
+    w = ~x.isnan()
     centre = x.nanmedian(0).values
     off = (x - centre).abs()
     others = off > 0

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from marl_stable import checkpoint
+import torch
+
+from marl_stable import checkpoint, distributed
 from marl_stable.conversion import to_dict
 from marl_stable.evaluation import Episodes, summarize
 from marl_stable.folder import IncidentFile, RunFolder
 from marl_stable.monitor.detectors import Incident, in_words
 from marl_stable.monitor.table import Host
 from marl_stable.recorder import Recorder, labels
-from marl_stable.replay_files import ReplayFiles
+from marl_stable.replay_files import ReplayFiles, own_folder
 from marl_stable.report.sinks import Sink, Sinks
 from marl_stable.report.terminal import Progress
 from marl_stable.training import Training
@@ -21,7 +23,49 @@ from marl_stable.types import Box, spec_to_dict
 HISTOGRAM_DIMENSIONS = 32  # per agent; the first ones
 
 
-class RunObserver:
+class Follower:
+    """One of several processes that train together, and not the first: it has its part in every checkpoint."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def begin(self, training: Training) -> None:
+        """Learn how much of this process's replay is on disk."""
+        place = own_folder(self.folder.replay, distributed.rank(), distributed.world_size())
+        self._replay = ReplayFiles(place, training.agent.rings())
+
+    def logged(self, steps: int, row: dict[str, float], found: Host, counts: dict[str, list[float]]) -> None:
+        """Left to the first process, as all that follows."""
+
+    def evaluated(self, training: Training, episodes: Episodes) -> None:
+        """Nothing."""
+
+    def happened(self, incident: Incident) -> None:
+        """Nothing."""
+
+    def keep_policy(self, training: Training) -> None:
+        """Nothing."""
+
+    def save(self, training: Training) -> None:
+        """Write `last.pt`, keeping the one before; a disk that is full costs a warning, not the run."""
+        state, rings = training_state(training), training.agent.rings()
+        try:
+            with distributed.together(OSError, RuntimeError):
+                self._replay.save(rings)  # first, so that no checkpoint names steps that are not there
+            with distributed.together(OSError, RuntimeError):
+                self._write(training, state)
+            self._replay.forget(rings)
+        except (OSError, RuntimeError) as error:
+            self._warn(f"the checkpoint at {training.steps:,} steps could not be written ({error}).")
+
+    def _write(self, training: Training, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def _warn(self, text: str) -> None:
+        """Nothing."""
+
+
+class RunObserver(Follower):
     """One run's folder and terminal."""
 
     def __init__(
@@ -33,7 +77,8 @@ class RunObserver:
         undo: str | None = None,
     ) -> None:
         """`resumed_at`: go on with the files there as they were at that step, without tags that begin with `undo`."""
-        self.folder, self.progress, self.baselines = folder, progress, baselines
+        super().__init__(folder)
+        self.progress, self.baselines = progress, baselines
         self.sinks = Sinks(folder.path, progress.warn, resumed_at, undo)
         self._resumed_at = resumed_at
         self.incidents = IncidentFile(folder.incidents, resumed_at)
@@ -43,7 +88,7 @@ class RunObserver:
     def begin(self, training: Training) -> None:
         """Learn which agents have discrete actions, and how much of the replay is on disk."""
         groups = training.envs.spec.groups
-        self._replay = ReplayFiles(self.folder.replay, training.agent.rings())
+        super().begin(training)
         self._discrete = {agent: not isinstance(g.action, Box) for g in groups for agent in g.agents}
         terms = training.terms.names if training.terms else {}
         named = labels(training.envs.spec, training.agent.layer_names(), terms)
@@ -89,17 +134,13 @@ class RunObserver:
             self.incidents.write(entry)
         self.progress.warn(in_words(incident))
 
-    def save(self, training: Training) -> None:
-        """Write `last.pt`, keeping the one before; a disk that is full costs a warning, not the run."""
-        state = training_state(training)
-        path = self.folder.checkpoints / "last.pt"
-        try:
-            self._replay.save(training.agent.rings())  # first, so that no checkpoint names steps that are not there
-            checkpoint.save(path, state, keep_as=self.folder.checkpoints / "previous.pt")
-            self._replay.forget(training.agent.rings())
-            self.folder.write_metadata(steps=training.steps, returns=[list(point) for point in training.returns])
-        except (OSError, RuntimeError) as error:
-            self.progress.warn(f"the checkpoint at {training.steps:,} steps could not be written ({error}).")
+    def _write(self, training: Training, state: dict[str, Any]) -> None:
+        checkpoints = self.folder.checkpoints
+        checkpoint.save(checkpoints / "last.pt", state, keep_as=checkpoints / "previous.pt")
+        self.folder.write_metadata(steps=training.steps, returns=[list(point) for point in training.returns])
+
+    def _warn(self, text: str) -> None:
+        self.progress.warn(text)
 
     def keep_policy(self, training: Training) -> None:
         """Write `best.pt`."""
@@ -117,10 +158,25 @@ class RunObserver:
 
 
 def training_state(training: Training) -> dict[str, Any]:
-    """The whole of `last.pt`."""
-    return {
+    """The whole of `last.pt`; of several processes, the first one's state and what the others have for themselves.
+
+    In one file, which is there or not: with one for each, a run killed between two of them could not be gone on with.
+    """
+    state = {
         "steps": training.steps,
         "algo": to_dict(training.agent.config),
         "spec": spec_to_dict(training.agent.spec),
         "training": training.state_dict(),
     }
+    if distributed.world_size() == 1:
+        return state
+    return state | {"others": distributed.collected(_on_cpu(training.own_state()))[1:]}
+
+
+def _on_cpu(state: Any) -> Any:
+    """Nested dictionaries, lists and tuples with their tensors where every process can read them."""
+    if isinstance(state, dict):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_on_cpu(value) for value in state)
+    return state.cpu() if isinstance(state, torch.Tensor) else state

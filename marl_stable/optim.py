@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from marl_stable import distributed
 from marl_stable.clipping import AdaptiveClip, Spikes
 from marl_stable.rates import Rates
 
@@ -91,10 +92,13 @@ class GuardedAdam:
         return stats
 
     def move(self, loss: Tensor, lr: float | Tensor) -> StepStats:
-        """The step itself; `remember` must follow. As a scalar tensor, `lr` can change between repetitions."""
+        """The step itself; `remember` must follow. As a scalar tensor, `lr` can change between repetitions.
+
+        The gradient is the mean of those of all processes that train together.
+        """
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         with torch.no_grad():
-            return self._apply(self._gather(gradients), lr)
+            return self._apply(distributed.mean(self._gather(gradients)), lr)
 
     def remember(self, norm: Tensor) -> None:
         """After a step whose gradients had the norms `norm (R,)` before clipping."""

@@ -11,8 +11,9 @@ import re
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from marl_stable import checkpoint
+from marl_stable import checkpoint, distributed
 from marl_stable.agents.base import Rings
 from marl_stable.types import UsageError
 
@@ -22,11 +23,15 @@ class ReplayFiles:
 
     def __init__(self, folder: Path, rings: Rings) -> None:
         """`rings`: as the checkpoint has them; files of later steps, which no checkpoint knows, are dropped."""
-        self.folder, self.written, self.settled = folder, rings.steps, rings.settled
+        self.folder = folder
         self._last = rings.steps  # those of `last.pt`
+        there = 0
         for _, last, path in self._files():
-            if last > self.written:
+            if last > rings.steps:
                 path.unlink()
+            else:
+                there = last
+        self.written, self.settled = min(rings.steps, there), min(rings.settled, there)
 
     def save(self, rings: Rings) -> None:
         """Add what was written since the last save. Raises OSError or RuntimeError (a full disk)."""
@@ -86,6 +91,34 @@ class ReplayFiles:
         """(first step, the one after the last, path) in the order of saving."""
         found = ((re.fullmatch(r"(\d+)-(\d+)", path.stem), path) for path in self.folder.glob("*.pt"))
         return sorted(((int(m[1]), int(m[2]), path) for m, path in found if m), key=lambda file: file[1])
+
+
+def own_folder(folder: Path, rank: int, processes: int) -> Path:
+    """Where one of several processes keeps its replay; `folder` itself where there is one only."""
+    return folder / f"{rank}of{processes}" if processes > 1 else folder
+
+
+def load_divided(folder: Path, rings: Rings, before: int) -> None:
+    """Fill `rings` with this process's part of what `before` processes had kept in `folder`."""
+    if not rings.groups:
+        return
+    now, parts = distributed.world_size(), []
+    for rank in range(before):
+        groups = {
+            group: {name: _with_copies(ring, ring.shape[1] * now // before) for name, ring in parts.items()}
+            for group, parts in rings.groups.items()
+        }
+        theirs = rings._replace(groups=groups)
+        ReplayFiles(own_folder(folder, rank, before), theirs).load(theirs)
+        parts.append(groups)
+    for group, mine in rings.groups.items():
+        for name, ring in mine.items():
+            ring.copy_(torch.cat([part[group][name] for part in parts], dim=1).chunk(now, dim=1)[distributed.rank()])
+
+
+def _with_copies(ring: Tensor, copies: int) -> Tensor:
+    """Zeros for as many steps of so many copies, `(slots, copies, ...)`."""
+    return ring.new_zeros(len(ring), copies, *ring.shape[2:])
 
 
 def _slots(rings: Rings) -> int:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from marl_stable import configs, threads, transfer
+from marl_stable import configs, defence, distributed, threads, transfer
 from marl_stable import training as loop
 from marl_stable.agents import algorithm
-from marl_stable.agents.config import ActorCriticConfig
+from marl_stable.agents.config import ActorCriticConfig, MADDPGConfig, MAPPOConfig
 from marl_stable.checkpoint import load_newest
 from marl_stable.config import RunConfig
 from marl_stable.diagnosing import diagnose_run, write_diagnosis
@@ -24,13 +26,13 @@ from marl_stable.folder import RunFolder, read_incidents
 from marl_stable.interruption import Signals, signals_taken
 from marl_stable.investigate import baselines, contributions, preflight
 from marl_stable.monitor.detectors import Incident
-from marl_stable.observer import RunObserver
+from marl_stable.observer import Follower, RunObserver
 from marl_stable.profile import Stopwatch
 from marl_stable.provenance import git_commit, versions
-from marl_stable.replay_files import ReplayFiles
+from marl_stable.replay_files import ReplayFiles, load_divided, own_folder
 from marl_stable.report.page import page
 from marl_stable.report.terminal import Outcome, Progress, show, summary
-from marl_stable.training import Training, evaluate
+from marl_stable.training import Training, evaluate, with_own
 from marl_stable.types import EnvironmentFailure, Stopped, UsageError, spec_to_dict
 
 MAX_AUTO_GAMMA = 0.995
@@ -82,19 +84,47 @@ def train(preset: str | None = None, **flags: Any) -> Run:
 def start(config: RunConfig) -> Run:
     """Train a new run; what went wrong underway is in its `status`.
 
-    Raises UsageError where the configuration, the run folder or the environment is not fit to begin with.
+    Where `torchrun` starts it again after a process failed, it goes on. Raises UsageError where the configuration, the
+    run folder or the environment is not fit to begin with.
     """
-    device = _device(config.device)
-    folder = RunFolder.create(Path(config.run_dir) if config.run_dir else _default_path(config))
-    with signals_taken() as signals:
-        try:
-            training = _begin(folder, config, device)
-        except BaseException as error:
-            folder.discard()
-            if isinstance(error, EnvironmentFailure):
-                raise UsageError(str(error)) from error
-            raise
-        return _conduct(folder, training, signals)
+    with distributed.joined(_device(config.device)) as device:
+        if begun := distributed.told(_begun(config)):
+            return _again(Path(begun), config.quiet)
+        folder = _create(config)
+        with signals_taken() as signals:
+            try:
+                training = _begin(folder, config, device)
+            except BaseException as error:
+                folder.discard()
+                if isinstance(error, EnvironmentFailure):
+                    raise UsageError(str(error)) from error
+                raise
+            return _conduct(folder, training, signals)
+
+
+def _create(config: RunConfig) -> RunFolder:
+    """The run folder, made by the first process."""
+    path = Path(distributed.told(config.run_dir or str(_default_path(config))))
+    with distributed.together(UsageError):
+        return RunFolder.create(path) if distributed.leads() else RunFolder(path)
+
+
+def _begun(config: RunConfig) -> str | None:
+    """The folder of this very run where `torchrun` starts it again; None where it had no checkpoint yet."""
+    if not distributed.restarted():
+        return None
+    for folder in [Path(config.run_dir)] if config.run_dir else _default_path(config).parent.glob("*"):
+        with contextlib.suppress(UsageError):
+            same = RunFolder.open(folder).metadata.get("launch") == distributed.launch()
+            if same and (folder / "checkpoints" / "last.pt").exists():
+                return str(folder)
+    return None
+
+
+def _again(path: Path, quiet: bool) -> Run:
+    """Go on after a failure; what ended otherwise has ended."""
+    run = Run(path)
+    return resume(path, quiet=quiet) if run.status in ("running", "failed") else run
 
 
 def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Training:
@@ -103,20 +133,36 @@ def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Traini
     config = threads.settle(config, device)
     if config.init_from:  # config.yaml must repeat the run from another working directory as well
         config = replace(config, init_from=str(Path(config.init_from).absolute()))
-    envs, eval_env = _environments(config, device)
-    at_random = baselines.random_play(eval_env, config.seed)
-    config = replace(config, algo=_with_gamma(config.algo, at_random.horizon()))
-    training = _training(config, envs, eval_env, device, float(at_random.episodes.mean_returns().mean()))
-    training.agent.initialize_statistics(at_random.obs)
+    with distributed.together(UsageError, EnvironmentFailure):
+        envs, eval_env = _environments(config, device)
+        at_random = baselines.random_play(eval_env, config.seed)
+    mean_return = float(at_random.episodes.mean_returns().mean())
+    horizon, mean_return = distributed.told((at_random.horizon(), mean_return))
+    config = replace(config, algo=_with_gamma(config.algo, horizon))
+    training = _training(config, envs, eval_env, device, mean_return)
+    training.agent.initialize_statistics({name: distributed.part(x) for name, x in at_random.obs.items()})
     origin = {"init_from": transfer.take_over(training.agent, config.init_from)} if config.init_from else {}
+    with distributed.together(UsageError, EnvironmentFailure), distributed.alone():
+        if distributed.leads():
+            _begin_folder(folder, training, at_random, origin)
+    return training
+
+
+def _begin_folder(
+    folder: RunFolder, training: Training, at_random: baselines.RandomPlay, origin: dict[str, Any]
+) -> None:
+    """The folder's first files, and what is measured for them."""
+    config, envs, eval_env = training.config, training.envs, training.eval_env
     if training.watched:
         origin["preflight"] = preflight.inspect(training.agent, eval_env, at_random, config.seed)
+    if launch := distributed.launch():
+        origin["launch"] = launch
     folder.begin(
         configs.write(config),
         steps=0,
         total_steps=config.total_steps,
         seed=config.seed,
-        device=str(device),
+        device=str(envs.device),
         versions=versions(),
         git_commit=git_commit(),
         baselines=baselines.measure(eval_env, at_random, config.seed),
@@ -124,42 +170,70 @@ def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Traini
         returns=[],
         **origin,
     )
-    return training
 
 
 def resume(path: Path, total_steps: int | None = None, quiet: bool = False) -> Run:
     """Go on with a run, exactly as if it had never stopped. Raises UsageError where that cannot be."""
     folder = RunFolder.open(path)
-    folder.lock()
-    with signals_taken() as signals:
+    config = replace(configs.read_run(folder.config), quiet=quiet)
+    with distributed.joined(_device(config.device)) as device, signals_taken() as signals:
+        with distributed.together(UsageError):
+            if distributed.leads():
+                folder.lock()
         try:
-            training, warning = _reload(folder, total_steps, quiet)
+            training, warnings = _reload(folder, config, device, total_steps)
         except BaseException:
             folder.release()
             raise
-        return _conduct(folder, training, signals, training.steps, warning)
+        return _conduct(folder, training, signals, training.steps, warnings)
 
 
-def _reload(folder: RunFolder, total_steps: int | None, quiet: bool) -> tuple[Training, str | None]:
-    """The training as its newest good checkpoint has it, and a warning where that is not `last.pt`."""
-    config = replace(configs.read_run(folder.config), quiet=quiet)
+def _reload(
+    folder: RunFolder, config: RunConfig, device: torch.device, total_steps: int | None
+) -> tuple[Training, list[str]]:
+    """The training as its newest good checkpoint has it, and warnings where that is not all of `last.pt`."""
     ended = folder.metadata.get("status") == "finished" or total_steps not in (None, config.total_steps)
     config = config if total_steps is None else replace(config, total_steps=total_steps)
-    device = _device(config.device)
     config = threads.settle(config, device)
-    state, warning = load_newest(folder.checkpoints, device)
+    state, warnings = _load(folder, device)
     if ended and state["steps"] >= config.total_steps:  # else it was interrupted in its last evaluation
         where = f"{str(folder.path)!r} has {state['steps']} of {config.total_steps} steps"
         raise UsageError(f"{where}; add --total-steps to train longer.")
     envs, eval_env = _environments(config, device)
     random = (folder.metadata.get("baselines") or {}).get("random") or {}
     training = _training(config, envs, eval_env, device, random.get("return"))
-    training.load_state_dict(state["training"])
+    warnings += _restore(folder, training, state)
+    if distributed.leads():
+        launch = distributed.launch()
+        folder.begin(configs.write(config), total_steps=config.total_steps, **({"launch": launch} if launch else {}))
+        folder.diagnosis.unlink(missing_ok=True)  # it was of the run as it stood
+    return training, warnings
+
+
+def _load(folder: RunFolder, device: torch.device) -> tuple[dict[str, Any], list[str]]:
+    """The newest good checkpoint, and a warning where it is not `last.pt`; the first process sets a bad one aside."""
+    for turn in (True, False):
+        with distributed.together(UsageError):
+            if distributed.leads() is turn:
+                state, warning = load_newest(folder.checkpoints, device)
+    return state, [warning] if warning else []
+
+
+def _restore(folder: RunFolder, training: Training, state: dict[str, Any]) -> list[str]:
+    """Go on where `state` was taken; a warning where more or fewer processes do than before."""
+    others = state.get("others", [])
+    rank, now, before = distributed.rank(), distributed.world_size(), 1 + len(others)
+    if now != before:
+        training.take_over(state["training"])
+        load_divided(folder.replay, training.agent.rings(), before)
+        return [
+            f"{before} processes trained this run so far, and {now} go on: with what was learned, in new episodes, and "
+            "not bit for bit as before."
+        ]
+    training.load_state_dict(with_own(state["training"], others[rank - 1]) if rank else state["training"])
     rings = training.agent.rings()
-    ReplayFiles(folder.replay, rings).load(rings)
-    folder.begin(configs.write(config), total_steps=config.total_steps)
-    folder.diagnosis.unlink(missing_ok=True)  # it was of the run as it stood
-    return training, warning
+    ReplayFiles(own_folder(folder.replay, rank, now), rings).load(rings)
+    return []
 
 
 def _conduct(
@@ -167,9 +241,11 @@ def _conduct(
     training: Training,
     signals: Signals,
     resumed_at: int | None = None,
-    warning: str | None = None,
+    warnings: Sequence[str] = (),
 ) -> Run:
-    """Train with a terminal, files, signals and a final word."""
+    """Train with a terminal, files, signals and a final word; of several processes, the first."""
+    if not distributed.leads():
+        return _follow(folder, training, signals, resumed_at)
     config = training.config
     shown = {name: found["return"] for name, found in folder.metadata["baselines"].items() if found is not None}
     watch = Stopwatch() if config.profile else None
@@ -178,8 +254,9 @@ def _conduct(
         observer = RunObserver(folder, progress, shown, resumed_at, None if _evaluated(training) else "eval/")
         observer.begin(training)
         if resumed_at is None:
+            _shorten_first_steps(folder, training, observer)
             observer.save(training)  # a run killed before its first checkpoint can go on as well
-        if warning:
+        for warning in warnings:
             progress.warn(warning)
         if resumed_at is None and "init_from" in folder.metadata:
             progress.note(transfer.in_words(folder.metadata["init_from"]))
@@ -189,16 +266,7 @@ def _conduct(
         if watch:
             watch.attach(training, observer)
         try:
-            signals.saving = True
-            status = loop.train(training, observer, signals)
-            observer.save(training)
-            # Evaluated after saving: going on takes back what only the end calls for.
-            if status == "finished" and not _evaluated(training) and not evaluate(training, observer, signals):
-                status = "interrupted"
-        except (EnvironmentFailure, Stopped) as error:
-            status, reason = "stopped", str(error)
-            loop.report_failures(training, observer)
-            observer.save(training)
+            status, reason = _trained(training, observer, signals)
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             folder.end(status, reason=f"{type(error).__name__}: {error}")
@@ -220,6 +288,43 @@ def _conduct(
     training.envs.close()
     training.eval_env.close()
     return Run(folder)
+
+
+def _follow(folder: RunFolder, training: Training, signals: Signals, resumed_at: int | None) -> Run:
+    """Train as one of several processes, and not the first: without files and terminal."""
+    observer = Follower(folder)
+    observer.begin(training)
+    if resumed_at is None:
+        _shorten_first_steps(folder, training, observer)
+        observer.save(training)
+    status, _ = _trained(training, observer, signals)
+    folder.metadata |= {"status": status, "returns": [list(point) for point in training.returns]}
+    training.envs.close()
+    training.eval_env.close()
+    return Run(folder)
+
+
+def _shorten_first_steps(folder: RunFolder, training: Training, observer: Follower) -> None:
+    """Where the guard acts: by what the first process's preflight found."""
+    if training.acts:
+        measured = folder.metadata["preflight"] if distributed.leads() else {}
+        defence.begin(training, distributed.told(measured.get("first_step", {})), observer)
+
+
+def _trained(training: Training, observer: Follower, signals: Signals) -> tuple[str, str]:
+    """Train, save and evaluate; how it ended, and why where that was not foreseen."""
+    try:
+        signals.saving = True
+        status: str = loop.train(training, observer, signals)
+        observer.save(training)
+        # Evaluated after saving: going on takes back what only the end calls for.
+        if status == "finished" and not _evaluated(training) and not evaluate(training, observer, signals):
+            status = "interrupted"
+    except (EnvironmentFailure, Stopped) as error:
+        loop.report_failures(training, observer)
+        observer.save(training)
+        return "stopped", str(error)
+    return status, ""
 
 
 def _diagnosis(folder: RunFolder, training: Training, progress: Progress) -> dict[str, Any] | None:
@@ -259,8 +364,10 @@ def _environments(config: RunConfig, device: torch.device) -> tuple[BatchedEnv, 
     Both have workers where one has: a hang or a crash in an evaluation would end the run that training survives.
     """
     assert isinstance(config.env.num_envs, int)
-    copies = config.env.num_envs
-    envs = catalog.make(config.env, device, copies)
+    copies, algo = config.env.num_envs, config.algo
+    assert isinstance(algo, MAPPOConfig | MADDPGConfig)
+    distributed.divided(algo.batch_size, "algo.batch_size")
+    envs = catalog.make(config.env, device, distributed.divided(copies, "env.num_envs"))
     return envs, catalog.make(config.env, device, min(copies, config.eval_episodes))
 
 
@@ -271,9 +378,10 @@ def _training(
     assert isinstance(algo, ActorCriticConfig)
     refuse, watch = config.stability in ("guard", "repair"), config.stability != "off"
     agent = algorithm(algo.name)(envs.spec, algo, envs.num_envs, device, config.seed, refuse, watch)
-    if config.compile:
+    if config.compile and distributed.world_size() == 1:  # messages between processes are no part of a recording
         agent.compile()
-    return Training(config, agent, envs, eval_env, envs.reset(config.seed), random_return=random_return)
+    first = envs.reset(distributed.own_seed(config.seed))
+    return Training(config, agent, envs, eval_env, first, random_return=random_return)
 
 
 def _with_gamma(algo: Any, horizon: float) -> Any:

@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from marl_stable import distributed
 from marl_stable.acting import by_agent
-from marl_stable.agents.base import Agent, Stats
+from marl_stable.agents.base import DRAWS, Agent, Stats
 from marl_stable.config import RunConfig
 from marl_stable.defence import keep_snapshot, watch
 from marl_stable.envs.base import BatchedEnv
@@ -22,10 +23,11 @@ from marl_stable.monitor.guard import Guard
 from marl_stable.monitor.table import Host
 from marl_stable.rewards import team_mean
 from marl_stable.terms import TermAccount
-from marl_stable.types import PerGroup, Step
+from marl_stable.types import EnvironmentFailure, PerGroup, Step
 from marl_stable.validation import Mended, Validation
 from marl_stable.watching import (
     non_finite_share,
+    of_all,
     repeated_actions,
     row_of,
     to_host,
@@ -37,6 +39,7 @@ HISTOGRAM_EVERY = 10  # iterations; counts per agent and dimension cost more to 
 EVAL_SEED = 1_000_003  # added to the run's: evaluation plays episodes of its own, the same at every evaluation
 WATCHED_CALLS = 256  # of an evaluation, in which greedy actions are kept to see whether they repeat
 GAE_LAMBDA = 0.95  # by which rewards are taken apart where the algorithm has none
+OWN = ("envs", "episodes", "validation", "terms")  # of the state of several processes, what is each one's own
 COUNTERS = ("steps", "iteration", "seconds", "evaluation_due", "checkpoint_due")
 
 
@@ -110,6 +113,11 @@ class Training:
         """Whether the guard does anything about what is seen."""
         return self.config.stability in ("guard", "repair")
 
+    @property
+    def iteration_steps(self) -> int:
+        """Steps of an iteration, all copies together."""
+        return self.agent.rollout_steps * self.envs.num_envs * distributed.world_size()
+
     def lesson(self, step: Step) -> Step:
         """What the agent is told of a step: its own reward or its team's mean, and what not to learn from."""
         if self.config.env.reward == "mean":
@@ -119,7 +127,7 @@ class Training:
     def advance(self, seconds: float) -> None:
         """Count an iteration, and note what its steps make due."""
         before, self.seconds = self.steps, seconds
-        self.steps += self.agent.rollout_steps * self.envs.num_envs
+        self.steps += self.iteration_steps
         self.iteration += 1
         self.evaluation_due = is_due(self.config.eval_every, before, self.steps)
         self.checkpoint_due = is_due(self.config.checkpoint_every, before, self.steps)
@@ -138,30 +146,60 @@ class Training:
             "terms": self.terms.state_dict() if self.terms else {},
         }
 
+    def own_state(self) -> dict[str, Any]:
+        """Of `state_dict`, what each of several processes has for itself: all but what they learned and decided."""
+        state = self.state_dict()
+        agent = state["agent"] | {"learning": {"generator": state["agent"]["learning"]["generator"]}}
+        return {name: state[name] for name in OWN} | {"agent": agent}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        for name in COUNTERS:
-            setattr(self, name, state[name])
-        self.returns = [(steps, value) for steps, value in state["returns"]]
+        self._load_decided(state)
         self.agent.load_state_dict(state["agent"])
         self.validation.load_state_dict(state["validation"])
-        self.guard.load_state_dict(state["guard"])
         if self.terms:
             self.terms.load_state_dict(state.get("terms", {}))
         self.obs = self.envs.load_state_dict(state["envs"])
         if self.watched:
             self.obs = self.validation.first(self.obs)
         self.episodes.load_state_dict(state["episodes"])
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Go on with what more or fewer processes had learned where `state_dict` was taken, in new episodes."""
+        self._load_decided(state)
+        seed = distributed.own_seed(self.config.seed) + self.steps  # no episode and no draw of the beginning once more
+        self.agent.load_policy_state(state["agent"]["learning"])
+        self.agent.generator.manual_seed(seed + DRAWS)
+        self.obs = self.envs.reset(seed)
+        if self.watched:
+            self.obs = self.validation.first(self.obs)
+
+    def _load_decided(self, state: dict[str, Any]) -> None:
+        """What is the same in all processes, but for what they have learned."""
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        self.returns = [(steps, value) for steps, value in state["returns"]]
+        self.guard.load_state_dict(state["guard"])
         self.detector.load_state_dict(state["detector"])
         self.greedy_detector.load_state_dict(state["greedy_detector"])
 
 
+def with_own(state: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The `state_dict` of another process, from that of the first and its own state."""
+    agent = state["agent"] | own["agent"] | {"learning": state["agent"]["learning"] | own["agent"]["learning"]}
+    return state | own | {"agent": agent}
+
+
 def train(run: Training, observer: Observer, interrupted: Callable[[], bool]) -> Status:
-    """Train to `total_steps`, or until `interrupted` says so; either way the state can be saved and gone on with."""
+    """Train to `total_steps`, or until `interrupted` says so; either way the state can be saved and gone on with.
+
+    Several processes stop together, between iterations.
+    """
+    within = interrupted if distributed.world_size() == 1 else _never
     started = time.perf_counter() - run.seconds
     if run.acts:
         keep_snapshot(run)
-    while not interrupted():
+    while not distributed.anyone(interrupted()):
         if run.evaluation_due and not evaluate(run, observer, interrupted):
             break
         if run.checkpoint_due:
@@ -170,9 +208,10 @@ def train(run: Training, observer: Observer, interrupted: Callable[[], bool]) ->
         if run.steps >= run.config.total_steps:
             return "finished"
         began = time.perf_counter()
-        if not collect(run, observer, interrupted):
-            break
-        stats = run.agent.update(run.steps / run.config.total_steps, interrupted)
+        with distributed.together(EnvironmentFailure):
+            if not collect(run, observer, within):
+                break
+        stats = run.agent.update(run.steps / run.config.total_steps, within)
         if stats is None:
             break
         now = time.perf_counter()
@@ -210,15 +249,15 @@ def log(run: Training, stats: Stats, seconds: float, observer: Observer) -> None
         figures |= run.agent.signals(probe) | run.validation.take()
     if run.terms:
         figures |= run.terms.take()
-    found = to_host(figures)
-    speed = run.agent.rollout_steps * run.envs.num_envs / seconds
+    found = of_all(to_host(figures))
+    speed = run.iteration_steps / seconds
     row = {"seconds": run.seconds, "charts/steps_per_second": speed} | row_of(found)
     counts: dict[str, list[float]] = {}
     if run.watched:
         row["stability/non_finite_share"] = non_finite_share(found)
         if run.iteration % HISTOGRAM_EVERY == 1:
-            bins = to_host({"counts": run.agent.action_counts()})["counts"]
-            counts = {place: values.tolist() for place, values in bins.items()}
+            bins = of_all(to_host({"counts": run.agent.action_counts()}))["counts"]
+            counts = {place: (distributed.world_size() * values).tolist() for place, values in bins.items()}
     observer.logged(run.steps, row, found if run.watched else {}, counts)
     if run.watched:
         watch(run, found, observer)
@@ -227,8 +266,16 @@ def log(run: Training, stats: Stats, seconds: float, observer: Observer) -> None
 def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool]) -> bool:
     """Greedy episodes on the evaluation environment; the same ones every time, from generators of their own.
 
-    False where interrupted: then the evaluation is still due.
+    Of several processes the first plays them. False where interrupted: then the evaluation is still due.
     """
+    with distributed.together(EnvironmentFailure), distributed.alone():
+        done = distributed.leads() and _evaluate(run, observer, interrupted)
+    done, run.returns = distributed.told((done, run.returns))
+    run.evaluation_due = run.evaluation_due and not done
+    return done
+
+
+def _evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool]) -> bool:
     agent, config = run.agent, run.config
     seen: list[PerGroup] = []
 
@@ -244,7 +291,6 @@ def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool])
         observer.happened(incident)
     if episodes is None:
         return False
-    run.evaluation_due = False
     value = float(episodes.mean_returns().mean())
     several_teams = len(run.envs.spec.teams) > 1
     known = [point for _, point in run.returns if math.isfinite(point)]
@@ -259,6 +305,10 @@ def evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool])
         for incident in repeated_actions(run.greedy_detector, run.steps, agent.spec, found):
             observer.happened(incident)
     return True
+
+
+def _never() -> bool:
+    return False
 
 
 def report_failures(run: Training, observer: Observer) -> None:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl_stable import distributed
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.evaluation import Act, Remembering
 from marl_stable.monitor.detectors import Incident
@@ -126,14 +127,19 @@ class Validation:
     # ---- once per logged iteration
 
     def take(self) -> dict[str, PerGroup]:
-        """Shares of the steps since the last call, still on the device; all that follows is about these steps."""
-        self._taken, self._steps = self._steps, 0
-        counts = {OBSERVATIONS: self._features, REWARDS: self._rewards, EXCLUDED: self._losses}
-        if not self._counted:  # zeros in every copy
-            return {tag: {name: x[0].double() for name, x in groups.items()} for tag, groups in counts.items()}
+        """Shares of the steps since the last call, still on the device; all that follows is about these steps.
+
+        They are those of all processes that train together, whose copies are counted one process after the other.
+        """
+        self._taken, self._steps = self._steps * distributed.world_size(), 0
+        mine = {OBSERVATIONS: self._features, REWARDS: self._rewards, EXCLUDED: self._losses}
+        if not distributed.anyone(self._counted):  # zeros in every copy
+            return {tag: {name: x[0].double() for name, x in groups.items()} for tag, groups in mine.items()}
+        counts = {tag: {name: distributed.gathered(x) for name, x in groups.items()} for tag, groups in mine.items()}
         shares = {tag: {name: x.sum(0) / self._taken for name, x in y.items()} for tag, y in counts.items()}
-        self._where = {name: (x.argmax(0), self._rewards[name].argmax(0)) for name, x in self._features.items()}
-        for groups in counts.values():
+        rewards = counts[REWARDS]
+        self._where = {name: (x.argmax(0), rewards[name].argmax(0)) for name, x in counts[OBSERVATIONS].items()}
+        for groups in mine.values():
             for x in groups.values():
                 x.zero_()
         self._counted = False

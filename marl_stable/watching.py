@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from marl_stable import distributed
 from marl_stable.envs.base import BatchedEnv, take_mishaps
 from marl_stable.monitor.detectors import Incident, RepeatedAction
 from marl_stable.monitor.table import NETWORKS, PREFIX, SIGNALS, Host, Worst, signal_of
 from marl_stable.types import EnvSpec, PerGroup
 
 NOT_LOGGED = ("non_finite/", "skipped/", "stunned/", "sameness")  # they become incidents
+WEIGHTS = "weights/norm"
 EVIDENCE = ("actions/saturation", "actions/repeat_ratio", "actions/responsiveness")
 
 
@@ -30,6 +32,29 @@ def to_host(stats: Mapping[str, PerGroup]) -> Host:
         found.setdefault(tag, {})[group] = numbers[start:end].reshape(stats[tag][group].shape)
         start = end
     return found
+
+
+def of_all(found: Host) -> Host:
+    """The figures of all processes that train together: means, of the monitor's signals over those that were read.
+
+    Raises RuntimeError where the processes do not have the same weights.
+    """
+    if distributed.world_size() == 1:
+        return found
+    places = [(tag, group) for tag, groups in found.items() for group in groups]
+    mine = np.concatenate([found[tag][group].ravel() for tag, group in places])
+    each = distributed.gathered(torch.from_numpy(mine).unsqueeze(0))  # (processes, numbers)
+    plain, known = each.mean(0).numpy(), each.nanmean(0).numpy()
+    joint: dict[str, dict[str, NDArray[np.float64]]] = {}
+    start = 0
+    for tag, group in places:
+        end = start + found[tag][group].size
+        if tag == WEIGHTS and not torch.allclose(each[:, start:end], each[:1, start:end], 0.0, 0.0, equal_nan=True):
+            raise RuntimeError(f"processes have come apart: {WEIGHTS} of {group} is {each[:, start].tolist()}")
+        numbers = known if tag.startswith(PREFIX) else plain
+        joint.setdefault(tag, {})[group] = numbers[start:end].reshape(found[tag][group].shape)
+        start = end
+    return joint
 
 
 def row_of(found: Host) -> dict[str, float]:

@@ -23,7 +23,7 @@ PACKAGE = "marl_stable"
 FLOORS = {
     **dict.fromkeys(("types", "conversion", "config"), 0),
     **dict.fromkeys(("returns", "rewards", "normalize", "networks", "buffers", "turns"), 1),
-    **dict.fromkeys(("optim", "clipping", "rates", "graphs", "generators", "statistics"), 1),
+    **dict.fromkeys(("optim", "clipping", "rates", "graphs", "generators", "statistics", "distributed"), 1),
     **dict.fromkeys(("agents", "envs", "monitor", "configs"), 2),
     **dict.fromkeys(
         ("report", "checkpoint", "replay_files", "recorder", "folder", "interruption", "profile", "provenance"), 3
@@ -35,7 +35,7 @@ FLOORS = {
 }
 STRANGERS = {"agents": {"envs"}, "monitor": {"agents", "envs"}}  # room: rooms it must not know
 LIBRARY_FLOORS = {"ruamel": 2, "tensorboard": 3, "torch.utils.tensorboard": 3}  # library: lowest floor that may use it
-LIBRARY_ROOMS = {"tyro": "flags"}  # library: the one room that may use it
+LIBRARY_ROOMS = {"tyro": "flags", "optuna": "sweep"}  # library: the one room that may use it
 WITHOUT_TORCH = (
     "marl_stable",
     "marl_stable.types",
@@ -49,6 +49,7 @@ WITHOUT_TORCH = (
     "marl_stable.envs.workers",
     "marl_stable.diagnosing",
     "marl_stable.sweep.command",
+    "marl_stable.sweep.study_command",
     "marl_stable.cli",
 )
 

@@ -264,7 +264,8 @@ def test_diagnose_exits_0_whatever_it_finds_and_prints_what_diagnosis_json_holds
     write_diagnosis(blown_up, Run(blown_up).diagnose())
     assert out == (blown_up / "diagnosis.json").read_text()
     found = json.loads(out)
-    assert [*found] == ["verdict", "findings", "symptoms", "actions_taken", "checked", "return", "baselines"]
+    keys = ["verdict", "findings", "symptoms", "actions_taken", "checked", "return", "baselines", "not_judged"]
+    assert [*found] == keys
     assert found["verdict"] == "failing"
     assert "non_finite" in found["symptoms"]
     assert found["return"] == -10.0

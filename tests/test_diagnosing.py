@@ -24,7 +24,7 @@ from marl_stable.run import Run
 from marl_stable.types import UsageError
 from tests.runs import ROOT, metadata, shorten_baselines, train
 
-KEYS = {"verdict", "findings", "symptoms", "actions_taken", "checked", "return", "baselines"}
+KEYS = {"verdict", "findings", "symptoms", "actions_taken", "checked", "return", "baselines", "not_judged"}
 FINDING = {"cause", "confidence", "onset_steps", "where", "evidence", "explanation", "remedy", "config"}
 
 pytestmark = pytest.mark.usefixtures("quick_baselines")

@@ -190,6 +190,17 @@ def test_rates_that_fall_and_rise_and_snapshots_survive_stops_bit_for_bit(
     assert any(row["factor"] > 0.5 for row in state["rows"].values())  # all were lowered
 
 
+@pytest.mark.parametrize("family", ALGORITHMS)
+def test_a_rate_that_would_throw_the_first_outputs_to_their_ends_is_lowered_before_it_does(family: list[str]) -> None:
+    assert tiny("run", family, "--algo.lr", "1", "--algo.lr-schedule", "constant") == 0
+    first = metadata(Path("run"))["preflight"]["first_step"]["agent"]
+    (lowered,) = [entry for entry in done("run", "lowered_rate") if entry["steps"] == 0]
+    assert lowered["value"] == first["value"] > lowered["limit"] == first["alarm"]
+    assert lowered["rate_after"] == pytest.approx(max(guard.LOWEST, first["warn"] / first["value"]))
+    assert tiny("watched", family, "--algo.lr", "1", "--stability", "monitor") == 0
+    assert done("watched", "lowered_rate") == []
+
+
 def test_two_runs_of_one_seed_act_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "LONGEST_STEP", 0.004)
     for name in ("one", "two"):

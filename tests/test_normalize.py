@@ -37,6 +37,17 @@ def test_before_any_data_nothing_changes():
     assert torch.equal(RunningNorm((3,), 5.0)(x), x)
 
 
+def test_what_is_expected_holds_until_the_first_rows_come():
+    norm = RunningNorm((2,), 5.0)
+    norm.expect(torch.tensor([100.0, -1.0]), torch.tensor([4.0, 0.5]))
+    torch.testing.assert_close(norm.inverse(torch.ones(1, 2)), torch.tensor([[104.0, -0.5]]))
+    rows = normal(1000, 2)
+    norm.update(rows)
+    torch.testing.assert_close(norm.mean, rows.double().mean(0))
+    norm.expect(torch.zeros(2), torch.ones(2))
+    torch.testing.assert_close(norm.mean, rows.double().mean(0))
+
+
 def test_statistics_are_those_of_all_data_however_they_come():
     data = normal(3000, 2, 4) * torch.tensor([0.1, 1.0, 10.0, 100.0]) + torch.tensor([5.0, -50.0, 0.0, 1e3])
     norm = fed(*data.split([1000, 37, 1, 962, 1000]))

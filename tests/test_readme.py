@@ -9,16 +9,27 @@ from typing import Any
 import pytest
 
 from marl_stable.cli import COMMANDS, train_config
+from marl_stable.investigate.doctor.checkup import examine
 from marl_stable.run import train
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_its_environment_has_at_most_15_lines_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Its environment as a file in the working directory; the id."""
     (source,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "ParallelEnv" in block)
     assert len([line for line in source.splitlines() if line.strip()]) <= 15
     monkeypatch.chdir(tmp_path)
     Path("meet.py").write_text(source, encoding="utf-8")
+    return "meet.py:Meet"
+
+
+def test_the_doctor_finds_nothing_in_its_environment(meet: str) -> None:
+    assert examine(meet, {}).findings == []
+
+
+def test_its_environment_has_at_most_15_lines_and_trains(meet: str) -> None:
     small: dict[str, Any] = {
         "env__num_envs": 40,
         "algo__batch_size": 800,
@@ -26,7 +37,7 @@ def test_its_environment_has_at_most_15_lines_and_trains(tmp_path: Path, monkeyp
         "eval_episodes": 20,
         "quiet": True,
     }
-    run = train(env="meet.py:Meet", total_steps=12_000, seed=1, **small)
+    run = train(env=meet, total_steps=12_000, seed=1, **small)
     assert run.status == "finished"
     baselines = run.folder.metadata["baselines"]
     assert run.returns[-1][1] > max(baselines["random"]["return"], baselines["best_constant"]["return"])

@@ -131,6 +131,8 @@ def test_an_environment_by_its_terms(lamps: str, capsys: pytest.CaptureFixture[s
     found = asked(capsys, lamps)
     assert list(found)[:4] == ["env", "terms", "baselines", "findings"]
     assert found["env"] == lamps
+    assert found["training"] == []
+    assert "pictures" not in found
     assert [(entry["name"], entry["agent"]) for entry in found["terms"]] == [
         ("lit", "a"), ("bribe", "a"), ("lit", "b"), ("bribe", "b"),
     ]  # fmt: skip
@@ -179,6 +181,34 @@ def test_a_run_brings_its_policy_and_its_environment(run: Path, capsys: pytest.C
     assert found["played"]["longest"] == 5  # its max_cycles
     assert found["baselines"]["policy"]["return"] < 0
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
+
+
+def test_a_run_with_terms_tells_what_became_of_them_and_draws_it(
+    lamps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_baselines(monkeypatch)
+    assert train(tmp_path / "lit", "--quiet", "--env", lamps, "--env.kwargs", '{"bribe": 1}') == 0
+    capsys.readouterr()
+    found = asked(capsys, str(tmp_path / "lit"), "--html", "lit.html")
+    entries = found["training"]
+    assert [(entry["group"], entry["term"]) for entry in entries] == [("a", "lit"), ("a", "bribe")]
+    for part in ("first", "last"):
+        assert sum(entry["share"][part] for entry in entries) == pytest.approx(1, abs=1e-5)
+    assert entries[0]["steps"] == [48, 96, 144, 192, 240]
+    assert {entry["player"] for entry in found["pictures"]["curves"]} == {"random", "best_constant", "policy"}
+    page = (tmp_path / "lit.html").read_text(encoding="utf-8")
+    assert "Over training" in page
+    assert page.count("<svg") == 1 + 2 + 2 + 2 + 3
+
+
+def test_what_each_action_changes_is_drawn_for_those_who_ask(lamps: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = asked(capsys, lamps, "--env.kwargs", '{"bribe": 2}', "--html", "page.html")
+    lit, bribe = found["pictures"]["responses"]
+    assert (bribe["term"], bribe["at"], bribe["steps"]) == ("bribe", [0.0, 1.0, 2.0], 1)
+    assert bribe["mean"] == pytest.approx([4 / 3, -2 / 3, -2 / 3], abs=0.35)
+    assert bribe["mean"][0] - bribe["mean"][1] > 1.5
+    assert lit["mean"] == pytest.approx([0, 0, 0], abs=0.3)
+    assert "constant action is optimal" in Path("page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("env", ["particle/simple_spread_v3", "lamps.py:Lamps"])
@@ -236,6 +266,8 @@ def test_what_there_was_no_time_for_is_said(
         (["{lamps}", "--metric", "rigth"], "unknown metric 'rigth'"),
         (["particle/simple_spread_v3", "--metric", "covered"], "the environment's infos hold no numbers"),
         (["."], "."),
+        (["{lamps}", "--html", "."], "'.' is a folder"),
+        (["{lamps}", "--html", "nowhere/page.html"], "lies in 'nowhere', which is no folder"),
     ],
 )
 def test_mistakes_are_one_sentence(words: list[str], told: str, lamps: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -273,6 +305,7 @@ def test_figures_that_are_no_numbers_are_told_as_such() -> None:
         "terms": [{"name": "t", "agent": "a", **empty}],
         "baselines": {"random": {"return": None, "ci95": [None, None]}, "policy": None},
         "others": {}, "findings": [], "checked": ["reward_offset"], "rewards": "own", "metric": None, "critic": None,
+        "training": [],
         "played": {"steps": 1, "seconds": 1.0, "copies": 1, "longest": 1, "left_out": []}, "learns_from": "own",
     }  # fmt: skip
     text = page(found, "here")

@@ -28,52 +28,9 @@ from marl_stable.sweep import command, grid, plan, processes, results
 from marl_stable.sweep.plan import Member, Point
 from marl_stable.types import UsageError
 from tests.runs import ROOT, TINY, metadata, start
+from tests.trainings import Behaviour, stand_in
 
 FLAGS = [word for pair in TINY.items() for word in pair]
-
-# Stands for a training: does `deed`, and leaves a run folder with the return `value`.
-TRAINING = """
-import json, os, pathlib, signal, sys, time
-path, seed, value, deed = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
-(path / "checkpoints").mkdir(parents=True, exist_ok=True)
-def end(status, code):
-    known = {"random": {"return": -30.0}, "best_constant": {"return": -20.0}}
-    about = {"status": status, "returns": [[48, value]], "baselines": known, "pid": os.getpid(), "seed": seed}
-    (path / "metadata.json").write_text(json.dumps(about))
-    (path / "diagnosis.json").write_text(json.dumps({"symptoms": ["oscillation"] if value < -20 else []}))
-    print("done with", seed, flush=True)
-    os._exit(code)
-def asked(number, frame):
-    global deed
-    if deed == "stubborn" or deed == "deaf":
-        other = path.parent / "seed-2" / "metadata.json"
-        while deed == "deaf" and not (other.exists() and "interrupted" in other.read_text()):
-            time.sleep(0.01)  # the third signal kills all, and the other must have ended by itself before
-        deed = {"stubborn": "wait"}.get(deed, deed)
-        os.kill(os.getppid(), signal.SIGINT)
-    else:
-        end("interrupted", 130)
-signal.signal(signal.SIGTERM, asked)
-if deed == "fail":
-    print("loading\\nerror: the simulator has no licence\\n", flush=True)
-    os._exit(2)
-if deed == "die":
-    (path / "metadata.json").write_text(json.dumps({"status": "running", "pid": os.getpid()}))
-    os.kill(os.getpid(), signal.SIGKILL)
-if deed in ("wait", "stubborn", "deaf"):
-    (path / "checkpoints" / "last.pt").touch()
-    (path.parent / f"ready-{seed}").touch()
-    while len(list(path.parent.glob("ready-*"))) < 2:
-        time.sleep(0.01)
-    if seed == 1:
-        os.kill(os.getppid(), signal.SIGINT)
-    while True:
-        time.sleep(0.01)
-time.sleep(0.3)
-end(deed, 0 if deed == "finished" else 3)
-"""
-
-Behaviour = Callable[[Member], tuple[float, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -84,20 +41,8 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Callable[[Behaviour], list[tuple[str, str]]]:
-    """Put a tiny script in the place of `train`, which does as a behaviour says: (return, deed); what was begun."""
-
-    def as_told(behaviour: Behaviour) -> list[tuple[str, str]]:
-        begun: list[tuple[str, str]] = []
-
-        def arguments(member: Member, todo: plan.Todo) -> list[str]:
-            begun.append((member.name, todo))
-            value, deed = behaviour(member)
-            return ["-c", TRAINING, str(member.path), str(member.config.seed), str(value), deed]
-
-        monkeypatch.setattr(processes, "arguments", arguments)
-        return begun
-
-    return as_told
+    """Put a tiny script in the place of `train`, which does as a behaviour says; what was begun."""
+    return lambda behaviour: stand_in(monkeypatch, behaviour)
 
 
 def well(member: Member) -> tuple[float, str]:
@@ -258,7 +203,7 @@ def test_by_default_no_core_is_promised_twice(
 
 @pytest.mark.parametrize(("devices", "on_gpu"), [(["cpu", "cpu"], False), (["cpu", "cuda"], True)])
 def test_a_device_that_is_named_needs_no_looking_for(devices: list[str], on_gpu: bool) -> None:
-    assert command._on_gpu([Point({}, train_config(["--device", device])) for device in devices]) == on_gpu
+    assert command.on_gpu([train_config(["--device", device]) for device in devices]) == on_gpu
 
 
 def test_what_is_to_be_done_about_a_run_is_read_from_its_folder() -> None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from benchmarks.peers.runners.greedy import EPISODES, MARK
 from benchmarks.peers.turns import ONE_THREAD, ROOT
 from benchmarks.peers.venvs import Missing, pins, python_of, reason
-from benchmarks.speed import seconds_to
+from benchmarks.timed.starting import seconds_to
 from benchmarks.trials import RESULTS
 from marl_stable.provenance import git_commit
 

@@ -59,7 +59,7 @@ class DDPGLearner(GroupLearner):
 
     PARTS = (
         *("actor", "critic", "target_actor", "target_critic"),
-        *("obs_norm", "reward_norm", "actor_optimizer", "critic_optimizer"),
+        *("obs_norm", "scale", "actor_optimizer", "critic_optimizer"),
     )
 
     def __init__(
@@ -78,8 +78,8 @@ class DDPGLearner(GroupLearner):
         super().__init__(group, config, joint is not None, device)
         self.config = c = config
         assert isinstance(c.gamma, float)
-        self.scale = RewardScale(self.reward_norm, c.gamma, c.normalize_reward)
         agents, share = len(group.agents), c.share
+        self.scale = RewardScale(agents, c.gamma, c.normalize_reward).to(device)
         self.actor = DeterministicActor(group, c.actor_network.over(c.network), share, init).to(device)
         size, count, network = self.actor.outputs, 2 if c.twin_critics else 1, c.critic_network.over(c.network)
         if joint is None:
@@ -106,10 +106,12 @@ class DDPGLearner(GroupLearner):
         A moving centre would move all values with it, by 1/(1 - gamma) times as much.
         """
         at = self.replay.last(t, steps)
-        alive = self.replay.alive[at].flatten(0, 1)
-        self.take_in(self.replay.obs[at].flatten(0, 1), alive)
-        if self.config.normalize_reward:
-            self.reward_norm.update(self.replay.reward[at].flatten(0, 1), alive, settled=learning)
+        obs, reward, terminated, alive = (
+            x[at].flatten(0, 1)
+            for x in (self.replay.obs, self.replay.reward, self.replay.terminated, self.replay.alive)
+        )
+        self.take_in(obs, alive)
+        self.scale.take_in(reward, terminated, alive, settled=learning)
 
     def take_in_activations(self, drawn: Drawn, next_action: Tensor, now: Joint, then: Joint, steps: int) -> None:
         """Let what the networks make of a batch into their own statistics, before `steps` steps of the optimisers.

@@ -19,11 +19,11 @@ from marl_stable.monitor.signals.networks import step_budget
 from marl_stable.monitor.table import NETWORKS
 from marl_stable.networks.actors import PolicyBody
 from marl_stable.networks.critics import Critic
-from marl_stable.normalize import ObservationNorm, RunningNorm
+from marl_stable.normalize import ObservationNorm
 from marl_stable.optim import GuardedAdam, StepStats
 from marl_stable.types import Group, legal_features
 
-OBS_CLIP, REWARD_CLIP = 5.0, 10.0  # deviations
+OBS_CLIP = 5.0  # deviations
 
 
 class GroupLearner:
@@ -36,7 +36,6 @@ class GroupLearner:
         agents, share = len(group.agents), config.share
         self.group, self.central, self._normalize_obs = group, central, config.normalize_obs
         self.obs_norm = ObservationNorm(agents, group.obs_size, legal_features(group), share, OBS_CLIP).to(device)
-        self.reward_norm = RunningNorm((agents,), REWARD_CLIP).to(device)
 
     def _add_optimizers(
         self, actor: PolicyBody, critic: Critic, c: ActorCriticConfig, refuse: bool, watch: bool

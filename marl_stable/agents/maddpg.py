@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marl_stable import distributed
 from marl_stable.agents import behaviour
 from marl_stable.agents.base import DRAWS, Player, Rings, Stats, copied, decay, mean_of, merge
 from marl_stable.agents.config import MADDPGConfig
@@ -50,8 +51,9 @@ class MADDPG:
     ) -> None:
         """`config.gamma` must be a number by now. `refuse`: bad gradients move nothing; `watch`: spikes are counted."""
         self.spec, self.config, self.num_envs = spec, config, num_envs
-        self.rollout_steps = max(1, config.train_every // num_envs)
-        self.generator = torch.Generator(device).manual_seed(seed + DRAWS)
+        self.copies = num_envs * distributed.world_size()  # of all processes that train together
+        self.rollout_steps = max(1, config.train_every // self.copies)
+        self.generator = torch.Generator(device).manual_seed(distributed.own_seed(seed) + DRAWS)
         self.t = 0  # steps of every copy
         self.learned_at = 0  # the same at the last round of updates
         self.updates = 0
@@ -59,7 +61,9 @@ class MADDPG:
         self.progress = 0.0
         self.seen: PerGroup = {}
         self.raw: PerGroup = {}
-        slots = max(self.rollout_steps, -(-config.buffer_size // num_envs))  # no step is lost before it is learned from
+        slots = max(
+            self.rollout_steps, -(-config.buffer_size // self.copies)
+        )  # no step is lost before it is learned from
         self.slots = slots
         require_room(slots, num_envs, spec, device)
         init = torch.Generator().manual_seed(seed)
@@ -106,7 +110,7 @@ class MADDPG:
     def act(self, obs: PerGroup) -> PerGroup:
         """This step's actions: uniform during the warm-up, then the policy's with noise."""
         self.seen = obs
-        if self.t * self.num_envs < self.config.warm_up:
+        if self.t * self.copies < self.config.warm_up:
             self.raw = {name: answer.uniform(self.generator) for name, answer in self.policy(obs).items()}
             return self.to_env(self.raw)
         self.raw, action = self.choose(obs, self._exploration())
@@ -150,8 +154,8 @@ class MADDPG:
             learner.take_in_last(self.t, self.rollout_steps, learning=self.updates > 0)
         self.learned_at = self.t
         losses: dict[str, list[dict[str, Tensor]]] = {name: [] for name in self.learners}
-        if self.t * self.num_envs >= self.config.warm_up:
-            self.unlearned += self.rollout_steps * self.num_envs
+        if self.t * self.copies >= self.config.warm_up:
+            self.unlearned += self.rollout_steps * self.copies
         if any(x.actor_norms or x.critic_norms for x in self.learners.values()):
             self._take_in_activations(self.unlearned // self.config.steps_per_update)
         while self.unlearned >= self.config.steps_per_update:
@@ -196,8 +200,8 @@ class MADDPG:
 
     def _rows(self) -> Tensor:
         """`(B,)` rows of the replay, at random: the same for every group, since critics see them together."""
-        filled, size = min(self.t, self.slots) * self.num_envs, (self.config.batch_size,)
-        return torch.randint(filled, size, generator=self.generator, device=self.generator.device)
+        filled, size = min(self.t, self.slots) * self.num_envs, self.config.batch_size // distributed.world_size()
+        return torch.randint(filled, (size,), generator=self.generator, device=self.generator.device)
 
     def _situation(self, rows: Tensor, noise: float) -> tuple[dict[str, Drawn], PerGroup, Joint, Joint]:
         """A batch, what target actors do next `(B, A, U)` with `noise`, and what critics see of now and then."""

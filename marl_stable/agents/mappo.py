@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marl_stable import distributed
 from marl_stable.agents import behaviour
 from marl_stable.agents.base import DRAWS, Player, Rings, Stats, copied, decay, merge
 from marl_stable.agents.config import MAPPOConfig
@@ -45,8 +46,8 @@ class MAPPO:
     ) -> None:
         """`config.gamma` must be a number by now. `refuse`: bad gradients move nothing; `watch`: spikes are counted."""
         self.spec, self.config, self.num_envs = spec, config, num_envs
-        self.rollout_steps = max(1, config.batch_size // num_envs)
-        self.generator = torch.Generator(device).manual_seed(seed + DRAWS)
+        self.rollout_steps = max(1, config.batch_size // (num_envs * distributed.world_size()))
+        self.generator = torch.Generator(device).manual_seed(distributed.own_seed(seed) + DRAWS)
         self.t = 0
         self.kl_scale = 1.0  # of the step size, moved by `lr_schedule kl`
         self.scale = 1.0  # of the step size in the last update
@@ -181,14 +182,14 @@ class MAPPO:
         if target is None:
             return False
         moved = [torch.stack([x["losses/approx_kl"] for x in found[-last:]]).mean() for found in losses.values()]
-        return bool(torch.stack(moved).max() > target)
+        return bool(distributed.mean(torch.stack(moved)).max() > target)
 
     def _adapt_to_kl(self, stats: Stats) -> None:
         """`lr_schedule kl`: halve the step size beyond twice the goal, raise it below half, within [1/30, 1]."""
         if self.config.lr_schedule != "kl":
             return
         goal = self.config.target_kl or KL_GOAL
-        moved = float(torch.stack(list(stats["losses/approx_kl"].values())).max())
+        moved = float(distributed.mean(torch.stack(list(stats["losses/approx_kl"].values()))).max())
         factor = 0.5 if moved > 2 * goal else 1.5 if moved < 0.5 * goal else 1.0
         self.kl_scale = min(1.0, max(1 / 30, self.kl_scale * factor))
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from marl_stable import distributed
 from marl_stable.monitor.signals.values import ratios
 from marl_stable.networks.heads import Distribution, approx_kl
 from marl_stable.normalize import robust
@@ -50,8 +51,16 @@ def masked_mean(x: Tensor, alive: Tensor, share: bool) -> Tensor:
     """Mean over active entries. With one network per agent, the sum of each agent's own mean: no agent's gradient
     depends on how many others there are or for how long they lived."""
     if share:
-        return (x * alive).sum() / alive.sum().clamp_min(1)
-    return ((x * alive).sum(0) / alive.sum(0).clamp_min(1)).sum()
+        return (x * alive).sum() / _entries(alive.sum())
+    return ((x * alive).sum(0) / _entries(alive.sum(0))).sum()
+
+
+def _entries(count: Tensor) -> Tensor:
+    """What to divide a sum over `count` entries by; where several processes have some each, their mean number.
+
+    The mean of all processes' gradients is then that of one which has all entries.
+    """
+    return distributed.mean(count).clamp_min(1 / distributed.world_size())
 
 
 def policy_loss(
@@ -97,14 +106,15 @@ def value_loss(value: Tensor, batch: Batch, clip_value: float | None, share: boo
 def normalized_advantage(advantage: Tensor, alive: Tensor) -> Tensor:
     """Mean 0 and deviation 1 over a group's active steps `(B, A)`, winsorised at five robust deviations.
 
-    What is not a number has no part in either and stays so, to be refused with its own agent's step.
+    What is not a number has no part in either and stays so, to be refused with its own agent's step. Steps are those of
+    all processes that train together.
     """
     known = (alive > 0) & ~advantage.isnan()
     centre, scale = robust(advantage.reshape(-1, 1), known.reshape(-1, 1))
     reach = ADVANTAGE_WINSOR * scale
     advantage = torch.where(alive > 0, torch.clamp(advantage, centre - reach, centre + reach), 0.0)
-    count = known.sum().clamp_min(1)
-    mean = torch.where(known, advantage, 0.0).sum() / count
-    var = torch.where(known, (advantage - mean).square(), 0.0).sum() / count
+    count = distributed.total(known.sum()).clamp_min(1)
+    mean = distributed.total(torch.where(known, advantage, 0.0).sum()) / count
+    var = distributed.total(torch.where(known, (advantage - mean).square(), 0.0).sum()) / count
     floor = (ROUNDING * mean.abs()).clamp_min(1e-8)  # where all are equal, what is left of them is rounding
     return (advantage - mean) / torch.maximum(var.sqrt(), floor)

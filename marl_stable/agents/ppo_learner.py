@@ -6,15 +6,19 @@ S features of the joint observation.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from marl_stable import distributed
 from marl_stable.agents import behaviour
 from marl_stable.agents.base import mean_of
 from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.figures import collected, diversity
 from marl_stable.agents.group_learner import GroupLearner, step_stats
 from marl_stable.agents.ppo import Batch, normalized_advantage, policy_loss, value_loss
+from marl_stable.agents.reward_scale import REWARD_CLIP
 from marl_stable.buffers import Rollout
 from marl_stable.graphs import Replayed
 from marl_stable.monitor.signals.data import History, Recent, by_turns
@@ -25,11 +29,12 @@ from marl_stable.networks.actors import Actor
 from marl_stable.networks.batchnorm import BatchNorms
 from marl_stable.networks.critics import CentralCritic, LocalCritic
 from marl_stable.networks.heads import Distribution
-from marl_stable.normalize import RunningNorm
+from marl_stable.normalize import RunningNorm, robust
 from marl_stable.returns import explained_variance, finished, gae, gae_by_turns
 from marl_stable.types import Group
 
 VALUE_CLIP = 10.0  # deviations
+SHORTEST_STEP = 1e-3  # 1 - gamma, where values are guessed: no horizon is longer than a thousand steps
 
 
 class PPOLearner(GroupLearner):
@@ -63,6 +68,7 @@ class PPOLearner(GroupLearner):
         self.critic = critic.to(device)
         self.actor_norms, self.critic_norms = BatchNorms(self.actor), BatchNorms(self.critic)
         self.value_norm = RunningNorm((agents,), VALUE_CLIP).to(device)
+        self.reward_norm = RunningNorm((agents,), REWARD_CLIP).to(device)
         self._add_optimizers(self.actor, self.critic, config, refuse, watch)
         self.rollout = self._storage(*shape, device)
         self.history = History(shape[1], agents, device)
@@ -90,10 +96,12 @@ class PPOLearner(GroupLearner):
         `seen (T + 1 + K, E, A, O)` are the normalised observations, `critic_input` the same or `(T + 1 + K, E, S)`.
         """
         c, r = self.config, self.rollout
-        steps = len(r.reward)
+        steps, reward = len(r.reward), self._scaled_reward()
+        if c.normalize_value:
+            self._expect_values(reward)
         normal = self._values(critic_input)
         value = self.value_norm.inverse(normal) if c.normalize_value else normal
-        value, final_value, reward = value[: steps + 1], value[steps + 1 :], self._scaled_reward()
+        value, final_value = value[: steps + 1], value[steps + 1 :]
         flow = (value[:-1], r.next_values(value, final_value), r.terminated, r.ended)
         advantage, learned = self._advantages(reward, flow, c.gae_lambda)
         target = (advantage + value[:-1]).flatten(0, 1)
@@ -117,6 +125,22 @@ class PPOLearner(GroupLearner):
         self.judged = j = Judged._make(x.flatten(0, 1) for x in parts)
         explained = explained_variance(j.outcome, j.value, j.known.to(target.dtype))
         return rows, {"losses/explained_variance": explained.nanmean()}
+
+    def _expect_values(self, reward: Tensor) -> None:
+        """Before any value is known, let the critic begin where a constant one would end.
+
+        That is the fixed point of v = r + gamma (1 - p) v for the median reward r and the share p of steps that
+        terminate. From zero, targets would climb for many updates towards r / (1 - gamma), and the deviation of that
+        climb, long remembered, would hide all differences beside a reward with an offset.
+        """
+        gamma, alive = self.config.gamma, self.rollout.alive
+        assert isinstance(gamma, float)
+        centre, scale = robust(self._earned(reward).double().flatten(0, 1), alive.flatten(0, 1))
+        acted = torch.stack([(self.rollout.terminated & alive).sum((0, 1)), alive.sum((0, 1))])
+        ended, steps = distributed.total(acted)
+        horizon = 1 / (1 - gamma * (1 - ended / steps.clamp_min(1))).clamp_min(SHORTEST_STEP)
+        noise = scale / math.sqrt(max(1 - gamma**2, SHORTEST_STEP))  # of returns, were rewards independent
+        self.value_norm.expect(centre * horizon, torch.where(noise > 0, noise, 1.0))
 
     def _earned(self, reward: Tensor) -> Tensor:
         """`(T, E, A)` rewards of actions: where turn-based, all that come before the agent's next."""

@@ -8,41 +8,55 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from marl_stable.agents.group_learner import REWARD_CLIP
+from marl_stable import distributed
 from marl_stable.normalize import RunningNorm
 
+REWARD_CLIP = 10.0  # deviations
 TINY = 1e-12
 FARTHEST_END = 1e3  # units of reward; an end worth more drowns all else, so rewards are then not centred
 
 
-class RewardScale:
-    """From raw rewards to normalised ones, and back; `active` false leaves them raw. The statistics are in `norm`."""
+class RewardScale(RunningNorm):
+    """From raw rewards to normalised ones, and back; `active` false leaves them raw."""
 
-    def __init__(self, norm: RunningNorm, gamma: float, active: bool) -> None:
-        self.norm, self.gamma, self.active = norm, gamma, active
+    ends: Tensor
+
+    def __init__(self, agents: int, gamma: float, active: bool) -> None:
+        super().__init__((agents,), REWARD_CLIP)
+        self.gamma, self.active = gamma, active
+        self.register_buffer("ends", torch.zeros(agents, dtype=torch.bool))
+
+    def take_in(self, reward: Tensor, terminated: Tensor, alive: Tensor, settled: bool) -> None:
+        """Let `(N, A)` rewards of living agents into the statistics, and remember whose episodes ever `terminated`."""
+        if self.active:
+            self.update(reward, alive, settled)
+        self.ends |= distributed.total((terminated & alive).sum(0)) > 0
 
     def normalized(self, reward: Tensor) -> Tensor:
-        """`(B, A)` rewards in deviations from their mean, or from 0 where an end would then be too far away."""
+        """`(B, A)` rewards in deviations from their mean; from 0, by their rms, where an end would be too far away."""
         if not self.active:
             return reward
-        norm = self.norm
-        return torch.where(self._centred(), norm(reward), (reward / norm.divisor).clamp(-REWARD_CLIP, REWARD_CLIP))
+        return ((reward - self._centre()) / self.unit()).clamp(-self.clip, self.clip)
 
     def _centred(self) -> Tensor:
-        return self._end().abs() < FARTHEST_END
+        """`(A,)` where nothing ends, all rewards may be moved alike: no policy gains by it."""
+        near = self._end().abs() < FARTHEST_END
+        return near | ~self.ends if self.gamma < 1 else near
 
     def _end(self) -> Tensor:
-        return -self.norm.offset / self.norm.divisor / max(1 - self.gamma, TINY)
+        return -self.offset / self.divisor / max(1 - self.gamma, TINY)
 
     def terminal_value(self) -> Tensor:
         """`(A,)` what lies beyond an end, rewards of 0 for ever, in units of the normalised reward."""
         if not self.active:
-            return torch.zeros_like(self.norm.offset)
+            return torch.zeros_like(self.offset)
         return torch.where(self._centred(), self._end(), 0.0)
 
     def unit(self) -> Tensor:
         """`(A,)` what a normalised reward of 1, or a value of 1, is in raw reward."""
-        return self.norm.divisor if self.active else torch.ones_like(self.norm.divisor)
+        if not self.active:
+            return torch.ones_like(self.divisor)
+        return torch.where(self._centred(), self.divisor, torch.hypot(self.divisor, self.offset))
 
     def raw_reward(self, reward: Tensor) -> Tensor:
         """Normalised rewards `(..., A)` in raw units."""
@@ -54,4 +68,4 @@ class RewardScale:
 
     def _centre(self) -> Tensor:
         centred = self._centred() if self.active else torch.zeros_like(self._centred())
-        return torch.where(centred, self.norm.offset, 0.0)
+        return torch.where(centred, self.offset, 0.0)

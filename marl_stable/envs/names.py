@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-PARTICLE: dict[str, str] = {
-    "simple_spread_v3": "agents cover landmarks without colliding; batched on the device",
-    "simple_speaker_listener_v4": "a speaker names the landmark that a listener must reach; batched on the device",
-    "simple_tag_v3": "slow adversaries chase a fast agent; batched on the device",
-    "simple_adversary_v3": "agents hide their goal landmark from an adversary; batched on the device",
-    "simple_reference_v3": "two agents tell each other where to go; batched on the device",
-}
-
 MPE2: dict[str, str] = {
     "simple_v3": "one agent goes to a landmark",
-    "simple_adversary_v3": "two agents hide their goal landmark from an adversary",
+    "simple_adversary_v3": "agents hide their goal landmark from an adversary",
     "simple_crypto_v3": "alice sends bob a secret that eve must not read",
     "simple_push_v3": "an adversary keeps an agent from its landmark",
     "simple_reference_v3": "two agents tell each other where to go",
@@ -24,6 +16,9 @@ MPE2: dict[str, str] = {
     "simple_line_v1": "agents spread evenly on a line between two landmarks",
     "collect_treasure_v1": "collectors bring treasures to the deposits of their colour",
 }
+
+PARTICLE: dict[str, str] = {name: f"{text}; batched on the device" for name, text in MPE2.items()}
+"""Every task of mpe2 has a twin."""
 
 PETTINGZOO: dict[str, dict[str, str]] = {
     "mpe2": MPE2,

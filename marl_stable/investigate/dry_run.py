@@ -30,7 +30,7 @@ EXACT = 1e-6  # of the range
 # MADDPG 0.03 to 0.08. On Aim, with two seeds and 20 short updates, MAPPO at 0.85 (three times its rate) ended no better
 # than chance, as at 2.8 and 8.5; MADDPG still learned at 0.94. Hence a warning at twice and an alarm at four times what
 # the larger of the defaults gives: at 1.2 one update can take an output from the centre to 0.83 of the way to a bound.
-WARN, ALARM = 0.6, 1.2  # units before the tanh
+WARN, ALARM = 0.6, 1.2  # units before the tanh, or of a logit
 
 ALIKE = "no gradient: reward never varied"
 UNTOUCHED = "no gradient"
@@ -137,7 +137,7 @@ def _left_behind(learner: Any, before: dict[str, dict[str, Tensor]]) -> list[dic
 
 @torch.no_grad()
 def first_step(copy: Any, obs: PerGroup) -> dict[str, dict[str, float | None]]:
-    """By group of continuous actions: how far the first step can move an output before the tanh, and its budget.
+    """By group: how far the first step can move an output, before the tanh or a logit, and its budget.
 
     Adam moves every weight by the step size, so an output by up to `lr ||h||_1`, the mean of which over `obs (N, A, O)`
     is the `value`. None where no observation is finite.
@@ -145,10 +145,9 @@ def first_step(copy: Any, obs: PerGroup) -> dict[str, dict[str, float | None]]:
     found: dict[str, dict[str, float | None]] = {}
     rate = copy.config.actor_lr or copy.config.lr
     for group in copy.spec.groups:
-        if isinstance(group.action, Box):
-            hidden = _last_hidden(copy.learners[group.name], obs[group.name])
-            value = None if hidden is None else rate * float(hidden.abs().sum(-1).mean())
-            found[group.name] = {"value": value, "warn": WARN, "alarm": ALARM}
+        hidden = _last_hidden(copy.learners[group.name], obs[group.name])
+        value = None if hidden is None else rate * float(hidden.abs().sum(-1).mean())
+        found[group.name] = {"value": value, "warn": WARN, "alarm": ALARM}
     return found
 
 

@@ -42,8 +42,8 @@ effects       of actions, changed one at a time in otherwise equal plays:
 control       by agent and reward term (`reward` where the environment reports none), of two plays from one seed in
               which everybody acts otherwise: how far what was paid hangs on actions; 0: on nobody's; about 1: on
               little else (terms that did not vary between copies are left out)
-first_step    by group of continuous actions: value, warn, alarm; how far the first update can move an output before the
-              tanh, lr ||h||_1, and its budget
+first_step    by group: value, warn, alarm; how far the first update can move an output before the tanh, or a logit:
+              lr ||h||_1, and its budget (beyond `alarm` the guard lowers the step size to that of `warn`)
 untrained     [{group, network, tensor, agent, why}]: what the first update left bit for bit as it was ("agent" only
               where agents have networks of their own)
 non_finite    [{group, network}]: whose gradient was not finite in the first update

@@ -88,6 +88,11 @@ def accounts(case: Case) -> Iterator[list[Term]]:
             yield [_term(case, series) for series in members]
 
 
+def lacks_terms(case: Case) -> str | None:
+    """What is missing where no agent has an account."""
+    return None if any(True for _ in accounts(case)) else f"two or more reward terms, and {2 * READS} readings of them"
+
+
 def per_step(terms: Sequence[Term]) -> Change:
     """Of what `terms` pay together at a step."""
     return _change(paid(terms), [term.chance.get("mean") for term in terms])

@@ -79,6 +79,8 @@ class Hit(NamedTuple):
 
 
 Look = Callable[[Case], list[Hit]]
+Lacks = Callable[[Case], str | None]
+"""What a cause would need to be judged in a run that has all its signals, in words; None where nothing is missing."""
 
 
 class Cause(NamedTuple):
@@ -92,6 +94,7 @@ class Cause(NamedTuple):
     remedy: str
     config: dict[str, Any]
     last_resort: bool  # named first only where nothing upstream was found
+    lacks: Lacks
 
 
 CAUSES: dict[str, Cause] = {}
@@ -105,11 +108,12 @@ def cause(
     remedy: str,
     config: Mapping[str, Any] | None = None,
     last_resort: bool = False,
+    lacks: Lacks = lambda case: None,
 ) -> Callable[[Look], Look]:
     """Register a function that looks for the cause called `name`."""
 
     def register(look: Look) -> Look:
-        CAUSES[name] = Cause(name, stage, look, needs, says, remedy, dict(config or {}), last_resort)
+        CAUSES[name] = Cause(name, stage, look, needs, says, remedy, dict(config or {}), last_resort, lacks)
         return look
 
     return register

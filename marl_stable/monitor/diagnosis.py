@@ -26,9 +26,15 @@ UNKNOWN_ELSEWHERE = (  # a loop that is not this package's has no run to go on f
 
 
 def diagnose(case: Case) -> dict[str, Any]:
-    """The content of `diagnosis.json`, as plain types."""
+    """The content of `diagnosis.json`, as plain types.
+
+    `checked` are causes that were judged; `not_judged` those whose signals are there, but not what it takes to tell.
+    """
     looked = [kind for kind in CAUSES.values() if can_look(case, kind.needs)]
     found = ordered([finding for kind in looked for finding in findings(case, kind)], case)
+    lacking = {kind.name: kind.lacks(case) for kind in looked if kind.name not in {finding.cause for finding in found}}
+    lacking = {name: needs for name, needs in lacking.items() if needs is not None}
+    looked = [kind for kind in looked if kind.name not in lacking]
     seen = symptoms(case)
     if seen and not found:
         found = [unknown(seen, [kind.name for kind in looked], own=case.config.get("loop") != "own")]
@@ -41,6 +47,7 @@ def diagnose(case: Case) -> dict[str, Any]:
         "checked": [kind.name for kind in looked],
         "return": float(returns[-1]) if len(returns) else None,
         "baselines": case.facts.get("baselines") or {"random": None, "best_constant": None},
+        "not_judged": [{"cause": name, "needs": needs} for name, needs in lacking.items()],
     }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from marl_stable.monitor.course import Course
 from marl_stable.monitor.detectors import Incident
-from marl_stable.monitor.pace import REPLACED, Reading, readings
+from marl_stable.monitor.pace import FIRST_STEP, REPLACED, Reading, readings
 from marl_stable.monitor.table import NETWORKS, Host
 
 Kind = Literal["lowered_rate", "raised_rate", "reset_moments", "restored", "stopped", "warned"]
@@ -67,6 +67,21 @@ class Guard:
 
     # ---- what to do
 
+    def begin(self, reach: Mapping[str, Mapping[str, float | None]], rows: Mapping[str, int]) -> list[Act]:
+        """Before the first update, smaller steps for actors that it would throw beyond where they can come back from.
+
+        `reach`: by group, how far it can move an output (`value`), what is too far (`alarm`), and what is usual
+        (`warn`); `rows` of each actor's optimiser.
+        """
+        acts = []
+        for group, found in reach.items():
+            value, usual, limit = found["value"], found["warn"], found["alarm"]
+            if value is not None and usual is not None and limit is not None and value > limit:
+                for row in range(rows[group]):
+                    seen = Reading(group, "actor", row, rows[group], value, limit, FIRST_STEP, False)
+                    acts.append(self._act("lowered_rate", 0, seen, self._row(seen), usual / value))
+        return acts
+
     def decide(self, steps: int, found: Host, alarm: bool) -> list[Act]:
         """`alarm`: some agent repeats one action whatever it sees."""
         self.since += 1
@@ -81,8 +96,7 @@ class Guard:
 
     def _control(self, steps: int, seen: Reading) -> Act | None:
         """At most one act on the steps of a row."""
-        new = {"factor": self.highest, "fast": 0, "calm": 0, "rests": 0, "resets": 0}
-        row = self.rows.setdefault(f"{seen.group}/{seen.network}/{seen.row}", new)
+        row = self._row(seen)
         row["calm"] = row["calm"] + 1 if seen.haste < CALM_BELOW else 0
         more = FAST if seen.reason == REPLACED else 1
         row["fast"] = row["fast"] + more if seen.haste > 1 else 0
@@ -98,6 +112,10 @@ class Guard:
             row["calm"] = 0
             return self._act("raised_rate", steps, seen, row, RAISE)
         return None
+
+    def _row(self, seen: Reading) -> dict[str, Any]:
+        new = {"factor": self.highest, "fast": 0, "calm": 0, "rests": 0, "resets": 0}
+        return self.rows.setdefault(f"{seen.group}/{seen.network}/{seen.row}", new)
 
     def _act(self, kind: Kind, steps: int, seen: Reading, row: dict[str, Any], factor: float) -> Act:
         before = row["factor"]

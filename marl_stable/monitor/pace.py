@@ -17,6 +17,7 @@ LONGEST_STEP = 0.1  # of the weights, rms to rms
 LARGEST_KL = 0.5  # nats per update
 LARGEST_CHANGE = 0.85  # of the weights within an iteration, rms to rms, in the matrix that changed least
 
+FIRST_STEP = "the first update could throw the actor's outputs to their ends"
 TOO_LONG = "steps are too long for the weights"
 TOO_FAR = "the policy changes too much in an update"
 REPLACED = "a network became another one within an iteration"

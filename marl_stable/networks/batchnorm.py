@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from marl_stable import distributed
 from marl_stable.normalize import WINSOR
 
 EPS = 1e-3  # of the variance, as in CrossQ (Bhatt et al. 2024); less would blow up the rounding of constant units
@@ -62,9 +63,10 @@ class BatchNorm(nn.Module):
         w = (weight > 0) & torch.isfinite(x)
         reach = torch.where(self.known, WINSOR * (self.var + EPS).sqrt(), torch.inf)
         x = torch.where(w, torch.clamp(x, self.mean - reach, self.mean + reach), 0.0)
-        n = w.sum(-2).view_as(self.mean)
-        mean = x.sum(-2).view_as(self.mean) / n.clamp_min(1)
-        var = torch.where(w, (x - mean).square(), 0.0).sum(-2).view_as(self.mean) / n.clamp_min(1)
+        n = distributed.total(w.sum(-2).view_as(self.mean))
+        mean = distributed.total(x.sum(-2).view_as(self.mean)) / n.clamp_min(1)
+        off = torch.where(w, (x - mean).square(), 0.0).sum(-2).view_as(self.mean)
+        var = distributed.total(off) / n.clamp_min(1)
         moves = (n > 0) & torch.isfinite(var)  # squares may overflow where values do not
         share = torch.where(self.known, rate, 1.0)
         both = torch.lerp(self.var, var, share) + share * (1 - share) * (mean - self.mean).square()  # of the mixture

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from marl_stable.types import UsageError
+
 
 def replace_file(path: Path, content: Iterable[bytes]) -> None:
     """Write `content` to `path` so that a reader sees the old file or the whole new one, never a part.
@@ -26,6 +28,23 @@ def replace_file(path: Path, content: Iterable[bytes]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_writable(name: str) -> Path:
+    """The file that a page will be written to. UsageError where it is a folder, or lies in none: ask before working."""
+    path = Path(name)
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"lies in {str(path.parent)!r}, which is no folder"
+        raise UsageError(f"{name!r} {what}; name a file for the page, such as reward.html.")
+    return path
+
+
+def write_page(path: Path, content: str) -> None:
+    """Write a page as a whole. Raises UsageError where that cannot be done."""
+    try:
+        replace_file(path, [content.encode()])
+    except OSError as error:
+        raise UsageError(f"{str(path)!r} cannot be written ({error.strerror}); name another file.") from error
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

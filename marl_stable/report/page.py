@@ -39,6 +39,9 @@ def _lines(found: Mapping[str, Any], name: str) -> Iterator[str]:
         yield from _wrapped("the guard acted: ", ", ".join(acts))
     yield ""
     yield from _wrapped(*_checked(found))
+    if missing := found.get("not_judged"):  # files of an older release have no such list
+        told = "; ".join(f"{_words(entry['cause'])} needs {entry['needs']}" for entry in missing)
+        yield from _wrapped(f"could not be judged ({len(missing)}): ", told)
 
 
 def _returns(found: Mapping[str, Any]) -> Iterator[str]:

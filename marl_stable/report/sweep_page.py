@@ -38,7 +38,8 @@ def _cells(point: Mapping[str, Any]) -> Iterator[str]:
     yield "" if value is None else f"{value['worst']:.2f} ({value['worst_seed']})"
     yield str(len(point["dead"]))
     ended = sum(run["return"] is not None for run in runs)
-    yield str(len(runs)) if ended == len(runs) else f"{ended} of {len(runs)}"
+    counted = str(len(runs)) if ended == len(runs) else f"{ended} of {len(runs)}"
+    yield f"{counted}, pruned" if point.get("state") == "pruned" else counted
     counts = (f"{name.replace('_', ' ')} {count}" for name, count in point["symptoms"].items())
     yield ", ".join(counts) or "none"
 
@@ -46,13 +47,18 @@ def _cells(point: Mapping[str, Any]) -> Iterator[str]:
 def _below(found: Mapping[str, Any]) -> Iterator[str]:
     """Baselines where they are the same for all, the flags of the best point, and what did not finish."""
     points = found["points"]
-    baselines = points[0]["baselines"]
-    if not any(key.startswith("env.") for key in points[0]["config"]):
-        for name in (name for name, value in baselines.items() if value is not None):
-            yield f"{name.replace('_', ' ')} return {baselines[name]:.2f}"
-    if len(points) > 1 and points[0]["return"]:
-        yield f"best: {flags(points[0]['config'])}"
+    best = points[0] if points else {"baselines": {}, "config": {}, "return": None}  # all under way elsewhere
+    if not any(key.startswith("env.") for key in best["config"]):
+        for name, value in best["baselines"].items():
+            if value is not None:
+                yield f"{name.replace('_', ' ')} return {value:.2f}"
+    if len(points) > 1 and best["return"]:
+        yield f"best: {flags(best['config'])}"
     for point in points:
+        if "reason" in point:
+            yield f"failed: {point['name']}: {point['reason']}"
         for run in (run for run in point["runs"] if run["status"] != "finished"):
             yield f"{run['status']}: {point['name']} seed {run['seed']}: {run['reason']} ({run['path']}.log)"
+    if running := found.get("running"):
+        yield f"begun and not ended, by other processes or by one that is gone: trial {', '.join(map(str, running))}"
     yield f"runs in {found['folder']}"

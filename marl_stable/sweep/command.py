@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from marl_stable.config import RunConfig
 from marl_stable.conversion import require
 from marl_stable.interruption import signals_taken
 from marl_stable.report.files import to_json
@@ -36,8 +37,8 @@ def sweep(
     require_few(len(points) * len(seeds))
     asked = points[0].config.run_dir
     folder = Path(asked) if asked else default_folder()
-    runs = members(points, seeds, folder)
-    at_once = jobs or default_jobs([point.config for point in points], _on_gpu(points))
+    runs, configs = members(points, seeds, folder), [point.config for point in points]
+    at_once = jobs or default_jobs(configs, on_gpu(configs))
     again = shlex.join(["marl-stable", "sweep", *words, *([] if asked else ["--run-dir", str(folder)])])
     claimed = claim(folder)
     try:
@@ -80,8 +81,9 @@ def _run(runs: Sequence[Member], jobs: int, folder: Path, tell: Callable[[str], 
         return run_all(work, jobs, signals, ended)
 
 
-def _on_gpu(points: Sequence[Point]) -> bool:
-    devices = {point.config.device for point in points}
+def on_gpu(found: Sequence[RunConfig]) -> bool:
+    """Whether any of these runs will be on a GPU. Loads torch where nothing else can tell."""
+    devices = {config.device for config in found}
     if "cuda" in devices:
         return True
     if "auto" not in devices:

@@ -22,20 +22,20 @@ SHAPE = "KEY=V1,V2, such as algo.lr=1e-3,3e-4"
 MOST_RUNS = 10_000  # a misprint such as 1..50000 must not fill the disk
 
 
-def taken(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words of a command without `--grid`, and what followed each `--grid`: one or several KEY=V1,V2."""
+def taken(words: Sequence[str], flag: str = "--grid", shape: str = SHAPE) -> tuple[list[str], list[str]]:
+    """The words of a command without `flag`, and what followed each `flag`: one or several KEY=..., of this `shape`."""
     rest: list[str] = []
     found: list[str] = []
     left = list(words)
     while left:
         word = left.pop(0)
         name, equals, value = word.partition("=")
-        if name != "--grid":
+        if name != flag:
             rest.append(word)
             continue
         axes = [value] if equals else list(itertools.takewhile(lambda other: not other.startswith("-"), left))
         if not axes:
-            raise UsageError(f"--grid has no value; it must be {SHAPE}.")
+            raise UsageError(f"{flag} has no value; it must be {shape}.")
         found += axes
         left = left if equals else left[len(axes) :]
     return rest, found
@@ -47,11 +47,8 @@ def points(axes: Sequence[str]) -> Iterator[dict[str, str]]:
     Raises UsageError for an axis that is malformed, unknown, named twice, or not to be swept over.
     """
     values: dict[str, list[str]] = {}
-    for axis in axes:
-        key, texts = _axis(axis)
-        if key in values:
-            raise UsageError(f"--grid names {key} twice; give all its values in one place.")
-        values[key] = texts
+    for key, text in keyed(axes, "--grid", SHAPE):
+        values[key] = texts_of(key, text, "--grid")
     for chosen in itertools.product(*values.values()):
         yield dict(zip(values, chosen, strict=True))
 
@@ -84,27 +81,38 @@ def _range(part: str, text: str) -> range:
     return range(int(first), int(last) + 1)
 
 
-def _axis(axis: str) -> tuple[str, list[str]]:
-    name, equals, text = axis.partition("=")
-    if not (name and equals and text):
-        raise UsageError(f"--grid is {axis!r}; it must be {SHAPE}.")
-    key = name.removeprefix("--").replace("-", "_")
-    key = SHORT.get(key, key)
-    if key in NOT_SWEPT:
-        raise UsageError(f"--grid cannot vary {key}: {NOT_SWEPT[key]}.")
-    known = _kinds()
-    if key not in known:
-        raise unknown("grid key", key, known, "`marl-stable train --help` lists the flags of train.")
-    separator = ";" if _holds_commas(known[key]) else ","
+def keyed(axes: Sequence[str], flag: str, shape: str) -> Iterator[tuple[str, str]]:
+    """What `flag` was given as (key of the configuration, text); UsageError for a key that cannot be varied."""
+    seen = set()
+    for axis in axes:
+        name, equals, text = axis.partition("=")
+        if not (name and equals and text):
+            raise UsageError(f"{flag} is {axis!r}; it must be {shape}.")
+        key = name.removeprefix("--").replace("-", "_")
+        key = SHORT.get(key, key)
+        if key in NOT_SWEPT:
+            raise UsageError(f"{flag} cannot vary {key}: {NOT_SWEPT[key]}.")
+        if key not in kinds_of_flags():
+            word = flag.removeprefix("--")
+            raise unknown(f"{word} key", key, kinds_of_flags(), "`marl-stable train --help` lists the flags of train.")
+        if key in seen:
+            raise UsageError(f"{flag} names {key} twice; give all its values in one place.")
+        seen.add(key)
+        yield key, text
+
+
+def texts_of(key: str, text: str, flag: str) -> list[str]:
+    """The values that `flag` names for `key`, two or more."""
+    separator = ";" if _holds_commas(kinds_of_flags()[key]) else ","
     texts = [value.strip() for value in text.split(separator)]
     if len(texts) < 2 or "" in texts:
         remedy = f"two values or more with {separator!r} between them, else a flag --{key.replace('_', '-')}"
-        raise UsageError(f"--grid {key} is {text!r}; it must be {remedy}.")
-    return key, texts
+        raise UsageError(f"{flag} {key} is {text!r}; it must be {remedy}.")
+    return texts
 
 
 @cache
-def _kinds() -> dict[str, Any]:
+def kinds_of_flags() -> dict[str, Any]:
     """Every flag of train, whatever the algorithm, and its type."""
     return {key: kind for name in ALGORITHMS for key, kind in kinds(RunConfig(algo=default_config(name)))}
 

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,23 +39,26 @@ def arguments(member: Member, todo: Todo) -> list[str]:
 
 
 def run_all(
-    work: Sequence[tuple[Member, Todo]], jobs: int, signals: Signals, ended: Callable[[Member, float], None]
+    work: Iterable[tuple[Member, Todo]], jobs: int, signals: Signals, ended: Callable[[Member, float], None]
 ) -> bool:
     """Run `work`, `jobs` at once, and tell of each that has ended, whatever way, after how many seconds.
 
+    `work` is asked for another run only when there is room for it, so that it may depend on what others brought.
     False where `signals` asked for an end before that: then all that were running have saved what they had.
     """
-    waiting, running = deque(work), list[Child]()
+    waiting, running = iter(work), list[Child]()
     try:
         with _hanging_up_ends(signals):
-            while (waiting or running) and not signals():
-                while waiting and len(running) < jobs:
-                    running.append(_start(*waiting.popleft()))
+            while not signals():
+                for member, todo in itertools.islice(waiting, jobs - len(running)):
+                    running.append(_start(member, todo))
+                if not running:
+                    return True
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 for child in [child for child in running if child.process.poll() is not None]:
                     running.remove(child)
                     ended(child.member, time.monotonic() - child.began)
-            return not (waiting or running)
+            return False
     finally:
         _end(running)
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,13 @@ def collect(members: Sequence[Member]) -> dict[str, Any]:
     found: dict[str, tuple[Point, list[dict[str, Any]]]] = {}
     for member in members:
         found.setdefault(member.point.name, (member.point, []))[1].append(outcome(member))
-    points = [_point(point, runs) for point, runs in found.values()]
-    points.sort(key=lambda point: -math.inf if point["return"] is None else point["return"]["iqm"], reverse=True)
-    return {"unit": UNIT, "points": points}
+    points = [summary(name, point.values, runs) for name, (point, runs) in found.items()]
+    return {"unit": UNIT, "points": sorted(points, key=merit, reverse=True)}
+
+
+def merit(point: Mapping[str, Any]) -> float:
+    """What points are ordered by."""
+    return -math.inf if point["return"] is None else float(point["return"]["iqm"])
 
 
 def outcome(member: Member) -> dict[str, Any]:
@@ -57,22 +61,21 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line), "it printed nothing")
 
 
-def _point(point: Point, runs: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(name: str, values: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A point: settings and what the `outcome`s of its runs come to."""
     baselines = {name: _mean(run["baselines"][name] for run in runs) for name in BASELINES}
-    for run in runs:
-        del run["baselines"]
     return {
-        "name": point.name,
-        "config": point.values,
-        "return": _over_seeds(runs),
+        "name": name,
+        "config": dict(values),
+        "return": over_seeds(runs),
         "dead": _dead(runs, baselines),
         "symptoms": dict(Counter(symptom for run in runs for symptom in run["symptoms"])),
         "baselines": baselines,
-        "runs": runs,
+        "runs": [{key: value for key, value in run.items() if key != "baselines"} for run in runs],
     }
 
 
-def _over_seeds(runs: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+def over_seeds(runs: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Interquartile mean, its interval where there is more than one seed, and the worst seed."""
     known = {run["seed"]: run["return"] for run in runs if run["return"] is not None}
     if not known:
@@ -87,7 +90,7 @@ def _over_seeds(runs: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _dead(runs: Iterable[dict[str, Any]], baselines: dict[str, float | None]) -> list[int]:
+def _dead(runs: Iterable[Mapping[str, Any]], baselines: dict[str, float | None]) -> list[int]:
     """Seeds that ended no better than the best constant action or random play, or with no finite return; what was not
     measured kills nobody."""
     bar = max((value for value in baselines.values() if value is not None), default=-math.inf)

@@ -532,6 +532,33 @@ def test_where_the_guard_is_off_nothing_is_refused():
 # ---- measures
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_critic_begins_at_the_value_of_the_median_reward(ends: bool):
+    """Without ends 7 for ever is worth 7 / (1 - gamma); with an end at every fifth step 7 / (1 - 0.8 gamma)."""
+    agent, env, obs = begun(gamma=0.9)
+    collect(agent, env, obs)
+    learner = agent.learners["agent"]
+    learner.rollout.reward.fill_(7.0)
+    learner.rollout.reward[0, 0] = 1e6  # one odd reward is none to begin with
+    learner.rollout.terminated.fill_(False)
+    learner.rollout.terminated[::5] = ends
+    learner._expect_values(learner.rollout.reward)
+    share = 0.8 if ends else 1.0
+    torch.testing.assert_close(learner.value_norm.offset, torch.full((3,), 7 / (1 - 0.9 * share)))
+
+
+def test_an_offset_of_the_reward_changes_nothing_from_the_first_update_on():
+    found = []
+    for offset in (0.0, 1000.0):
+        agent, env, obs = begun(gamma=0.9)
+        collect(agent, env, obs)
+        agent.learners["agent"].rollout.reward.add_(offset)
+        batches, _ = agent._batches()
+        found.append(batches["agent"])
+    torch.testing.assert_close(found[1].advantage, found[0].advantage, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(found[1].target, found[0].target, rtol=1e-2, atol=1e-2)
+
+
 def test_scaled_rewards_are_divided_and_not_centred():
     agent, _, _ = begun(normalize_reward=True)
     learner = agent.learners["agent"]

@@ -253,8 +253,8 @@ def test_an_environment_is_turn_based_unless_it_is_only_written_so(factories: st
     [
         ("mpe2/simple_spred_v3", "unknown environment 'mpe2/simple_spred_v3'. Did you mean mpe2/simple_spread_v3"),
         (
-            "particle/simple_push_v3",
-            "unknown environment 'particle/simple_push_v3'. Did you mean .*mpe2/simple_push_v3",
+            "particle/simple_push_v2",
+            "unknown environment 'particle/simple_push_v2'. Did you mean particle/simple_push_v3",
         ),
         (
             "sisl/pursuit_v4",

@@ -34,7 +34,15 @@ def test_cause_needs_signals_or_facts() -> None:
 
 def test_finding_is_a_sentence_about_the_place() -> None:
     kind = Cause(
-        "c", Stage.DATA, lambda _: [Hit(0.5, EVERY, AGENT, {"x": 2.0})], (), "{who} {since}: {x:.1f}", "r", {}, False
+        "c",
+        Stage.DATA,
+        lambda _: [Hit(0.5, EVERY, AGENT, {"x": 2.0})],
+        (),
+        "{who} {since}: {x:.1f}",
+        "r",
+        {},
+        False,
+        lambda _: None,
     )
     assert findings(case(), kind)[0].explanation == "agent_0 since 1,000 steps: 2.0"
     start = kind._replace(look=lambda _: [Hit(0.5, 0, {}, {"x": 2.0}, "{who} {since}", {"a": 1})])

@@ -86,6 +86,19 @@ def test_one_odd_batch_is_no_alarm() -> None:
 # ---- step sizes
 
 
+@pytest.mark.parametrize(("value", "factor"), [(0.3, 1.0), (1.2, 1.0), (2.4, 0.25), (1e3, LOWEST), (None, 1.0)])
+def test_a_first_step_beyond_its_budget_is_shortened_to_the_usual(value: float | None, factor: float) -> None:
+    subject = guard()
+    acts = subject.begin({"pair": {"value": value, "warn": 0.6, "alarm": 1.2}}, {"pair": 2})
+    assert [act.factor for act in acts] == ([pytest.approx(factor)] * 2 if factor < 1 else [])
+    for i, act in enumerate(acts):
+        assert act.incident
+        assert (act.kind, act.network, act.incident.steps, act.incident.limit) == ("lowered_rate", "actor", 0, 1.2)
+        assert act.incident.where == {"network": "actor", "agent": AGENTS["pair"][i]}
+        assert rate(subject, f"pair/actor/{i}") == pytest.approx(factor)
+    assert ("raised_rate" in {act.kind for act in run(subject, CALM)}) == (factor < 1)  # later, where all is calm
+
+
 @pytest.mark.parametrize(
     ("given", "limit"),
     [({"update_ratio_critic": [0.005, 0.2]}, 0.1), ({"layer_change_critic": [[0.1, 0.1], [0.9, 0.95]]}, 0.85)],

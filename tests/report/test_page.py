@@ -98,6 +98,15 @@ def test_where_little_is_known_little_is_said() -> None:
     ]
 
 
+def test_what_could_not_be_judged_stands_apart() -> None:
+    needs = [{"cause": "reward_hacking", "needs": "a measure"}, {"cause": "lazy_agent", "needs": "a team"}]
+    lines = page(EMPTY | {"checked": ["reward_offset"], "not_judged": needs}, "r").splitlines()
+    assert lines[2:] == [
+        "checked and found well (1): reward offset",
+        "could not be judged (2): reward hacking needs a measure; lazy agent needs a team",
+    ]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), None])
 def test_numbers_that_are_none_do_not_break_the_page(value: float | None) -> None:
     random = {"random": {"return": value, "ci95": [value, value]}, "best_constant": None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.peers.orders import serve, settings
-from benchmarks.speed import floor
+from benchmarks.timed.learning import floor
 from marl_stable import configs
 from marl_stable.agents.config import MAPPOConfig
 

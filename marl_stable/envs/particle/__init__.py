@@ -2,7 +2,8 @@
 
 Physics, rewards and observations equal mpe2's within 1e-6 over whole episodes; initial states are drawn by a generator
 of our own. `world.py` holds what tasks share (episodes, motion), `contacts.py` the collisions, `geometry.py` the
-constant matrices, and each `simple_*.py` one task. A new task is one such file and a line below.
+constant matrices. Each task is the file of its name; `chase.py`, `forests.py`, `formation.py` with `assignment.py` and
+`nearest.py` are parts of one or two of them. A new task is one such file and a line below.
 """
 
 from __future__ import annotations
@@ -13,22 +14,36 @@ from typing import Any
 import torch
 
 from marl_stable.conversion import unknown
+from marl_stable.envs.particle.collect_treasure import CollectTreasure
+from marl_stable.envs.particle.simple import Simple
 from marl_stable.envs.particle.simple_adversary import SimpleAdversary
+from marl_stable.envs.particle.simple_crypto import SimpleCrypto
+from marl_stable.envs.particle.simple_formation import SimpleFormation
+from marl_stable.envs.particle.simple_line import SimpleLine
+from marl_stable.envs.particle.simple_push import SimplePush
 from marl_stable.envs.particle.simple_reference import SimpleReference
 from marl_stable.envs.particle.simple_speaker_listener import SimpleSpeakerListener
 from marl_stable.envs.particle.simple_spread import SimpleSpread
 from marl_stable.envs.particle.simple_tag import SimpleTag
+from marl_stable.envs.particle.simple_world_comm import SimpleWorldComm
 from marl_stable.envs.particle.world import ParticleEnv
 from marl_stable.types import UsageError
 
 __all__ = ["TASKS", "ParticleEnv", "make"]
 
 TASKS: dict[str, type[ParticleEnv]] = {
-    "simple_spread_v3": SimpleSpread,
-    "simple_speaker_listener_v4": SimpleSpeakerListener,
-    "simple_tag_v3": SimpleTag,
+    "simple_v3": Simple,
     "simple_adversary_v3": SimpleAdversary,
+    "simple_crypto_v3": SimpleCrypto,
+    "simple_push_v3": SimplePush,
     "simple_reference_v3": SimpleReference,
+    "simple_speaker_listener_v4": SimpleSpeakerListener,
+    "simple_spread_v3": SimpleSpread,
+    "simple_tag_v3": SimpleTag,
+    "simple_world_comm_v3": SimpleWorldComm,
+    "simple_formation_v1": SimpleFormation,
+    "simple_line_v1": SimpleLine,
+    "collect_treasure_v1": CollectTreasure,
 }
 
 

@@ -6,17 +6,14 @@ the second and says where it is, and the other way round.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from marl_stable.envs.particle.geometry import differences, length
-from marl_stable.envs.particle.world import ParticleEnv, actions, chosen, require_ratio, said
+from marl_stable.envs.particle.world import ParticleEnv, chosen, move_and_word, moves_and_words, require_ratio
 from marl_stable.types import EnvSpec, Group, PerGroup
 
 LANDMARKS = 3
 WORDS = 10
-MOVES = 5
 
 
 class SimpleReference(ParticleEnv):
@@ -24,6 +21,8 @@ class SimpleReference(ParticleEnv):
 
     An action is a move and a word: `move + 5 * word`, or five numbers that push and one per word.
     """
+
+    REMEMBERED = ("goal", "word")
 
     def __init__(
         self,
@@ -35,8 +34,8 @@ class SimpleReference(ParticleEnv):
     ) -> None:
         require_ratio(local_ratio)
         names = ("agent_0", "agent_1")
-        action = actions(MOVES + WORDS if continuous_actions else MOVES * WORDS, continuous_actions)
-        group = Group("agent", names, 2 + 2 * LANDMARKS + 3 + WORDS, action, "team")
+        size = 2 + 2 * LANDMARKS + 3 + WORDS
+        group = Group("agent", names, size, moves_and_words(WORDS, continuous_actions), "team")
         spec = EnvSpec("particle/simple_reference_v3", names, (group,))
         super().__init__(spec, num_envs, device, max_cycles, entities=2 + LANDMARKS + 2, movers=range(2))
         self.local_ratio = local_ratio
@@ -55,22 +54,8 @@ class SimpleReference(ParticleEnv):
         self.word = torch.zeros_like(self.word)
         self._place(torch.cat([pos, chosen(pos[4:], self.goal)]))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The world's state, the goals and the last words."""
-        return super().state_dict() | {"goal": self.goal.clone(), "word": self.word.clone()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
-        """Go on where `state_dict` was taken."""
-        self.goal, self.word = state["goal"].to(self.device), state["word"].to(self.device)
-        return super().load_state_dict(state)
-
     def _advance(self, action: PerGroup) -> PerGroup:
-        act = action["agent"]
-        if act.dtype == torch.int64:
-            move, word = act % MOVES, act // MOVES
-        else:
-            move, word = act[..., :MOVES], act[..., MOVES:]
-        self.word = said(word, WORDS)
+        move, self.word = move_and_word(action["agent"], WORDS)
         self._move(self._push(move))
         own = -length((self._missed @ self.pos).unflatten(0, (2, 2)))  # (2, E): how far the one told is from the goal
         reward = own.mean(dim=0) * (1 - self.local_ratio) + own * self.local_ratio

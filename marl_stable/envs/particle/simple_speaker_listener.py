@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from marl_stable.envs.particle.geometry import differences
@@ -15,6 +13,8 @@ LANDMARKS = 3
 
 class SimpleSpeakerListener(ParticleEnv):
     """The speaker sees which landmark is the goal and says one of three words; the listener must go there."""
+
+    REMEMBERED = ("goal", "word")
 
     def __init__(
         self, num_envs: int, device: torch.device, max_cycles: int = 25, continuous_actions: bool = False
@@ -32,15 +32,6 @@ class SimpleSpeakerListener(ParticleEnv):
         self.goal = torch.randint(LANDMARKS, (self.num_envs,), generator=self.generator, device=self.device)
         self.word = torch.zeros_like(self.word)
         self._place(self._draw(2 * self.entities))
-
-    def state_dict(self) -> dict[str, Any]:
-        """The world's state, the goal and the last word."""
-        return super().state_dict() | {"goal": self.goal.clone(), "word": self.word.clone()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
-        """Go on where `state_dict` was taken."""
-        self.goal, self.word = state["goal"].to(self.device), state["word"].to(self.device)
-        return super().load_state_dict(state)
 
     def _advance(self, action: PerGroup) -> PerGroup:
         self.word = said(action["speaker"], LANDMARKS)[:, 0]

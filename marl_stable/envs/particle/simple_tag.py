@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from marl_stable.envs.particle.chase import beyond, catches
 from marl_stable.envs.particle.world import ParticleEnv, actions, require_count
 from marl_stable.types import EnvSpec, Group, PerGroup
 
@@ -53,7 +52,7 @@ class SimpleTag(ParticleEnv):
             max_speed=[speed for speed, count in zip(self.MAX_SPEED, counts, strict=False) for _ in range(count)],
         )
         self.adversaries, self.agents = num_adversaries, agents
-        self._catches = self._constant(_catches(self.contacts.pairs, num_adversaries, agents)) * self.CATCH
+        self._catches = self._constant(catches(self.contacts.pairs, num_adversaries, agents)) * self.CATCH
         self._views = {
             "adversary": self._view(range(num_adversaries)).to(device),
             "agent": self._view(range(num_adversaries, agents)).to(device),
@@ -68,16 +67,9 @@ class SimpleTag(ParticleEnv):
         pushes = [self._push(action[g.name], accel) for g, accel in zip(self.spec.groups, self.ACCEL, strict=True)]
         self._move(torch.cat(pushes))
         reward = self._catches @ self.contacts.touching()  # (N, E)
-        reward[self.adversaries :] -= self._outside()
+        reward[self.adversaries :] -= beyond(self.pos[2 * self.adversaries : 2 * self.agents])
         chasing, chased = reward.T.to(torch.float32).tensor_split([self.adversaries], dim=1)
         return {"adversary": chasing, "agent": chased}
-
-    def _outside(self) -> Tensor:
-        """What each good agent `(G, E)` pays: from 0.9 on 10 per unit, beyond 1 exponentially, up to 10, per axis."""
-        beyond = self.pos[2 * self.adversaries : 2 * self.agents].abs()  # (2G, E)
-        per_axis = torch.minimum((beyond - 0.9).mul(10).clamp(0, 10), (2 * beyond - 2).exp())
-        paid: Tensor = per_axis.unflatten(0, (-1, 2)).sum(dim=1)
-        return paid
 
     def _observe(self) -> PerGroup:
         return {group.name: self._see(self._views[group.name], len(group.agents)) for group in self.spec.groups}
@@ -91,10 +83,3 @@ class SimpleTag(ParticleEnv):
             rows += [self.sight.offset(entity, i) for entity in [*range(self.agents, self.entities), *others]]
             rows += [self.sight.velocity(j) for j in others if j >= self.adversaries]
         return torch.cat(rows)
-
-
-def _catches(pairs: Sequence[tuple[int, int]], adversaries: int, agents: int) -> list[list[float]]:
-    """`(N, P)`: 1 for every adversary where any adversary touches a good agent, -1 for the good agent it touches."""
-    caught = [good if first < adversaries <= good < agents else None for first, good in pairs]
-    chasing = [[float(good is not None) for good in caught] for _ in range(adversaries)]
-    return chasing + [[-float(good == agent) for good in caught] for agent in range(adversaries, agents)]

@@ -35,9 +35,16 @@ def actions(count: int, continuous: bool) -> Discrete | Box:
     return Box((0.0,) * count, (1.0,) * count) if continuous else Discrete(count)
 
 
-def require_count(key: str, value: object, least: int = 1) -> None:
-    """Refuse what is no whole number or too small a one."""
-    require(isinstance(value, int) and value >= least, f"env.kwargs {key}", value, f"a whole number, {least} or more")
+def moves_and_words(words: int, continuous: bool) -> Discrete | Box:
+    """The action space of who moves and says one of `words` at once; `move_and_word` takes its actions apart."""
+    return actions(len(MOVES) + words if continuous else len(MOVES) * words, continuous)
+
+
+def require_count(key: str, value: object, least: int = 1, most: int | None = None, more: str = "") -> None:
+    """Refuse what is no whole number, or too small or too large a one; `more` is what follows on that."""
+    expected = f"a whole number, {least} or more" if most is None else f"a whole number from {least} to {most}{more}"
+    fits = isinstance(value, int) and least <= value <= (value if most is None else most)
+    require(fits, f"env.kwargs {key}", value, expected)
 
 
 def require_ratio(local_ratio: float) -> None:
@@ -59,12 +66,23 @@ def said(action: Tensor, words: int) -> Tensor:
     return action.clamp(0, 1)
 
 
+def move_and_word(action: Tensor, words: int) -> tuple[Tensor, Tensor]:
+    """The move, and what is heard as (E, A, W), of actions `move + 5 * word` (E, A) int64, or (E, A, 5 + W) float."""
+    count = len(MOVES)
+    if action.dtype == torch.int64:
+        return action % count, said(action // count, words)
+    return action[..., :count], said(action[..., count:], words)
+
+
 class ParticleEnv(ABC):
     """Copies of one task of the particle world, all at the same step of their episodes.
 
     `movers`: the entities that move. `radii`: those of the first entities, which collide; the others touch nothing.
-    `max_speed`: of each mover; no limits where empty.
+    `max_speed`: of each mover; no limits where empty. `REMEMBERED` names the tensors of a task that are part of its
+    state; they are replaced, and never changed in place.
     """
+
+    REMEMBERED: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -126,14 +144,17 @@ class ParticleEnv(ABC):
         return Step(self._observe(), next_obs, reward, self._never, self._always, self._always, ~self._running)
 
     def state_dict(self) -> dict[str, Any]:
-        """Positions, velocities, step of the episode and the generator."""
+        """Positions, velocities, step of the episode, the generator, and what the task remembers."""
         state = {"pos": self.pos, "vel": self.vel, "cycle": self.cycle, "generator": self.generator.get_state()}
+        state |= {name: getattr(self, name) for name in self.REMEMBERED}
         return {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
         """Go on where `state_dict` was taken."""
         self.pos = state["pos"].to(self.device, copy=True)  # moved in place, which must not move the state
         self.vel, self.cycle = state["vel"].to(self.device), state["cycle"]
+        for name in self.REMEMBERED:
+            setattr(self, name, state[name].to(self.device))
         go_on(self.generator, state["generator"])
         self.contacts.measure(self.pos)
         return self._observe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from marl_stable.envs import catalog
+from marl_stable.envs.gymnasium import SingleAgent
 from marl_stable.investigate.doctor.actions import Actions, check_ranges
 from marl_stable.investigate.doctor.effects import check_effects
 from marl_stable.investigate.doctor.ends import Ends
@@ -22,12 +24,13 @@ from marl_stable.investigate.doctor.limits import try_limits
 from marl_stable.investigate.doctor.moving import Moving
 from marl_stable.investigate.doctor.observing import Observing
 from marl_stable.investigate.doctor.patience import TimeUp, within
-from marl_stable.investigate.doctor.play import Play, play_of
+from marl_stable.investigate.doctor.play import ParallelPlay, Play, SinglePlay
 from marl_stable.investigate.doctor.presence import Presence
 from marl_stable.investigate.doctor.rewards import Rewards
 from marl_stable.investigate.doctor.seeding import check_arguments, leak_free, seeded
 from marl_stable.investigate.doctor.spaces import Spaces
 from marl_stable.investigate.doctor.speed import check_speed
+from marl_stable.investigate.doctor.turn_play import TurnPlay
 from marl_stable.investigate.doctor.watching import Watched, Watcher, watch
 from marl_stable.types import UsageError
 
@@ -122,6 +125,8 @@ class _Examination:
         watchers: list[Watcher] = [Presence(notes), seen, Observing(notes), features, Rewards(notes), Actions(notes)]
         watchers += [Moving(notes), Ends(notes, features)]
         watch(play, watchers, notes, SEED, _in(PLAY), watched)
+        for slip in play.slips():
+            notes.write(slip)
         if not self.env_id.startswith(BATCHED):
             check_speed(play, watched, notes, SEED)
         if watched.broken == 0:
@@ -144,7 +149,7 @@ class _Examination:
 
     def _make(self) -> Play:
         try:
-            return play_of(catalog.make_single(self.env_id, self.kwargs))
+            return _play_of(catalog.make_single(self.env_id, self.kwargs))
         except UsageError:
             raise
         except Exception as error:
@@ -154,7 +159,7 @@ class _Examination:
         if argument == "max_episode_steps" and self.env_id.startswith("gymnasium/"):
             return None  # Gymnasium's own wrapper, which truncates
         try:
-            return play_of(catalog.make_single(self.env_id, self.kwargs | {argument: limit}))
+            return _play_of(catalog.make_single(self.env_id, self.kwargs | {argument: limit}))
         except Exception:  # it takes no such argument, or not this value
             return None
 
@@ -179,6 +184,14 @@ class _Examination:
         except Fault as fault:
             if fault.finding.id == "reset_leak":
                 raise UsageError(f"{self.env_id} cannot be played: {fault.finding.explanation}") from fault
+
+
+def _play_of(made: Any) -> Play:
+    """The way to play what `catalog.make_single` returned."""
+    if isinstance(made, SingleAgent):
+        return SinglePlay(made.env)
+    turn_based = isinstance(made, importlib.import_module("pettingzoo").AECEnv)
+    return TurnPlay(made) if turn_based else ParallelPlay(made)
 
 
 def _in(seconds: float) -> float:

@@ -5,14 +5,13 @@ Nothing is converted, checked or forgiven, but for what leaves no way to go on: 
 
 from __future__ import annotations
 
-import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from marl_stable.envs.gymnasium import AGENT, SingleAgent
+from marl_stable.envs.gymnasium import AGENT
 from marl_stable.investigate.doctor.findings import Fault, Finding, reason, short
 
 FIVE = "(observations, rewards, terminations, truncations, infos)"
@@ -57,7 +56,7 @@ class Play(ABC):
             return self._space(f"{kind}_space", agent)
         except Exception as error:
             what = f"The {kind} space of {agent} is not there: {reason(error)}."
-            raise Fault(_fault("space_changes", {"agent": agent, "space": kind}, "none", what, SPACES)) from error
+            raise Fault(fault("space_changes", {"agent": agent, "space": kind}, "none", what, SPACES)) from error
 
     def reset(self, seed: int | None) -> Moment:
         """Begin an episode."""
@@ -79,7 +78,11 @@ class Play(ABC):
         except Exception as error:
             given = {agent: short(action) for agent, action in list(actions.items())[:1]}
             what = f"step raises {reason(error)} on actions of their spaces, such as {given}."
-            raise Fault(_fault("action_rejected", {"call": "step"}, short(given), what, REJECTED)) from error
+            raise Fault(fault("action_rejected", {"call": "step"}, short(given), what, REJECTED)) from error
+
+    def slips(self) -> list[Finding]:
+        """What was noticed on the way, beside what watchers see."""
+        return []
 
     def close(self) -> None:
         """Close the environment; whether that works is no concern here."""
@@ -119,7 +122,7 @@ class ParallelPlay(Play):
         result = self.env.reset(seed=seed)
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], Mapping):
             what = f"reset returns {short(result)} instead of (observations, infos)."
-            raise Fault(_fault("observation_shape", {"call": "reset"}, type(result).__name__, what, FORM))
+            raise Fault(fault("observation_shape", {"call": "reset"}, type(result).__name__, what, FORM))
         return Moment(result[0], list(self.env.agents), result[1])
 
     def _step(self, actions: dict[str, Any]) -> Moment:
@@ -129,10 +132,10 @@ class ParallelPlay(Play):
             if not isinstance(values, Mapping):
                 what = f"step returns {short(values)} as {name}, which must be a dictionary by agent."
                 id = "observation_shape" if name == "observations" else "reward_type"
-                raise Fault(_fault(id, {"call": "step"}, type(values).__name__, what, FORM))
+                raise Fault(fault(id, {"call": "step"}, type(values).__name__, what, FORM))
         obs, rewards, terminated, truncated, infos = result
         agents = list(self.env.agents)
-        going = [agent for agent in agents if not (_is(terminated, agent) or _is(truncated, agent))]
+        going = [agent for agent in agents if not (tells_end(terminated, agent) or tells_end(truncated, agent))]
         return Moment(obs, agents, infos, acted, rewards, terminated, truncated, not going)
 
 
@@ -157,7 +160,7 @@ class SinglePlay(Play):
         result = self.env.reset(seed=seed)
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
             what = f"reset returns {short(result)} instead of (observation, info)."
-            raise Fault(_fault("observation_shape", {"call": "reset"}, type(result).__name__, what, FORM))
+            raise Fault(fault("observation_shape", {"call": "reset"}, type(result).__name__, what, FORM))
         self.over = False
         return Moment({AGENT: result[0]}, [AGENT], {AGENT: result[1]})
 
@@ -167,80 +170,6 @@ class SinglePlay(Play):
         rewards, ends, cuts = ({AGENT: part} for part in (reward, terminated, truncated))
         agents = [] if self.over else [AGENT]
         return Moment({AGENT: obs}, agents, {AGENT: info}, [AGENT], rewards, ends, cuts, self.over)
-
-
-class TurnPlay(Play):
-    """A PettingZoo `AECEnv`: a step is one turn. A reward is what an agent gained in it, as `env.last()` adds them up.
-
-    `paid` and `told`: whether any of `env.rewards`, and of what `env.last()` reports, was not 0.
-    """
-
-    turn_based = True
-
-    def __init__(self, env: Any) -> None:
-        super().__init__(env)
-        self.paid = self.told = False
-        self._totals: dict[str, Any] = {}
-
-    @property
-    def possible(self) -> list[str]:
-        """Every agent that there can be."""
-        return list(self.env.possible_agents)
-
-    def deciding(self) -> list[str]:
-        """The agent whose turn it is."""
-        return [self.env.agent_selection] if self._going() else []
-
-    def _going(self) -> list[str]:
-        env = self.env
-        return [agent for agent in env.agents if not (_is(env.terminations, agent) or _is(env.truncations, agent))]
-
-    def _reset(self, seed: int | None) -> Moment:
-        self.env.reset(seed=seed)
-        self._totals = {}
-        agents = list(self.env.agents)
-        return Moment({agent: self.env.observe(agent) for agent in agents}, agents, dict(self.env.infos))
-
-    def _step(self, actions: dict[str, Any]) -> Moment:
-        actor = self.env.agent_selection
-        self.env.step(actions[actor])
-        rewards = self._gained(actor)
-        present = list(self.env.agents)
-        terminated, truncated = dict(self.env.terminations), dict(self.env.truncations)
-        obs = {agent: self.env.observe(agent) for agent in present}
-        infos = dict(self.env.infos)
-        while self._going() and self.env.agent_selection not in self._going():
-            self._take_away(self.env.agent_selection)
-        return Moment(obs, list(self.env.agents), infos, [actor], rewards, terminated, truncated, not self._going())
-
-    def _gained(self, actor: str) -> dict[str, Any]:
-        """What each agent gained; where that is no number, what `env.rewards` says."""
-        immediate = dict(self.env.rewards)
-        try:
-            paid = [float(reward) for reward in immediate.values()]
-            totals = {agent: float(total) for agent, total in self.env._cumulative_rewards.items()}
-        except (TypeError, ValueError):
-            return immediate
-        self.paid = self.paid or any(paid)
-        self.told = self.told or any(totals.values())
-        before, self._totals = self._totals, totals
-        return {agent: total - (0.0 if agent == actor else before.get(agent, 0.0)) for agent, total in totals.items()}
-
-    def _take_away(self, dead: str) -> None:
-        self.env.step(None)
-        self._totals = dict(self.env._cumulative_rewards)
-        if dead in self.env.agents:
-            what = f"{dead} has ended, but step(None) does not take it out of env.agents."
-            remedy = "Call self._was_dead_step(action) where the selected agent has ended."
-            raise Fault(_fault("agent_appears", {"agent": dead}, "step(None)", what, remedy))
-
-
-def play_of(made: Any) -> Play:
-    """The way to play what `catalog.make_single` returned."""
-    if isinstance(made, SingleAgent):
-        return SinglePlay(made.env)
-    turn_based = isinstance(made, importlib.import_module("pettingzoo").AECEnv)
-    return TurnPlay(made) if turn_based else ParallelPlay(made)
 
 
 PlayMaker = Callable[[], Play]
@@ -254,12 +183,12 @@ def _five(result: Any) -> tuple[Any, ...]:
     if isinstance(result, tuple) and len(result) == 4:
         what = "step returns four values, the old form whose `done` does not tell a time limit from a true end."
         remedy = f"Return {FIVE}."
-        raise Fault(_fault("time_limit_as_termination", {"call": "step"}, 4, what, remedy))
+        raise Fault(fault("time_limit_as_termination", {"call": "step"}, 4, what, remedy))
     what = f"step returns {short(result)} instead of {FIVE}."
-    raise Fault(_fault("action_rejected", {"call": "step"}, type(result).__name__, what, FORM))
+    raise Fault(fault("action_rejected", {"call": "step"}, type(result).__name__, what, FORM))
 
 
-def _is(ends: Mapping[str, Any], agent: str) -> bool:
+def tells_end(ends: Mapping[str, Any], agent: str) -> bool:
     """Whether an end is told of an agent; what is no truth value is judged elsewhere."""
     try:
         return bool(ends.get(agent, False))
@@ -270,12 +199,13 @@ def _is(ends: Mapping[str, Any], agent: str) -> bool:
 def _of_reset(error: Exception) -> Finding:
     if isinstance(error, TypeError) and "seed" in str(error):
         what = f"reset(seed=...) raises {reason(error)}."
-        return _fault(
+        return fault(
             "unseeded", {"call": "reset"}, "seed", what, "Give reset the arguments seed=None and options=None."
         )
     what = f"reset raises {reason(error)}."
-    return _fault("reset_leak", {"call": "reset"}, type(error).__name__, what, "Make reset work at any time.")
+    return fault("reset_leak", {"call": "reset"}, type(error).__name__, what, "Make reset work at any time.")
 
 
-def _fault(id: str, where: dict[str, Any], value: Any, what: str, remedy: str) -> Finding:
+def fault(id: str, where: dict[str, Any], value: Any, what: str, remedy: str) -> Finding:
+    """An error, by its parts."""
     return Finding(id, "error", where, value, what, remedy)

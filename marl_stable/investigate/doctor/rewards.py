@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from marl_stable.envs.terms import TERMS, TOLERANCE
 from marl_stable.investigate.doctor.findings import Notebook, short
-from marl_stable.investigate.doctor.play import Moment, Play, TurnPlay
+from marl_stable.investigate.doctor.play import Moment, Play
+from marl_stable.investigate.doctor.turn_play import TurnPlay
 from marl_stable.investigate.doctor.watching import Watched, info_of
 
 FEWEST = 200  # rewards, before they are judged together

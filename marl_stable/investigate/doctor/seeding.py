@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import re
 import time
+from collections.abc import Mapping
 
 import numpy as np
 
 from marl_stable.investigate.doctor.comparing import Difference, first_difference, outcome, record, repeat, share_of
-from marl_stable.investigate.doctor.findings import Notebook
-from marl_stable.investigate.doctor.play import Play, PlayMaker
+from marl_stable.investigate.doctor.findings import Notebook, short
+from marl_stable.investigate.doctor.play import Moment, Play, PlayMaker
 from marl_stable.investigate.doctor.watching import choose
 
 STEPS = 60
 HISTORIES = (1, 7, 33)  # steps that are played before; KAZ's leak shows after some histories only
 SEEDS = (101, 202)
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of objects, in their texts
 OWN_GENERATOR = "Draw all randomness from one generator of the environment's own, np.random.default_rng(seed) in reset."
 
 
@@ -37,7 +40,7 @@ def seeded(make: PlayMaker, notes: Notebook, until: float) -> bool:
             break
         one, other = make(), make()
         try:
-            found = _side_by_side(one, other, seed, until)
+            found = _side_by_side(one, other, notes, seed, until)
             if found is not None:
                 _tell_unseeded(make, notes, seed, found, until)
                 return False
@@ -72,12 +75,13 @@ def leak_free(make: PlayMaker, notes: Notebook, until: float) -> bool:
     return True
 
 
-def _side_by_side(one: Play, other: Play, seed: int, until: float) -> Difference | None:
+def _side_by_side(one: Play, other: Play, notes: Notebook, seed: int, until: float) -> Difference | None:
     moment, twin = one.reset(seed), other.reset(seed)
     rng = np.random.default_rng(seed)
     for step in range(STEPS + 1):
         if found := first_difference(outcome(other, twin), outcome(one, moment), step):
             return found
+        _compare_infos(moment, twin, notes, step)
         if moment.over or time.perf_counter() > until:
             break
         state = rng.bit_generator.state
@@ -86,6 +90,19 @@ def _side_by_side(one: Play, other: Play, seed: int, until: float) -> Difference
         same = choose(other, twin, rng)
         moment, twin = one.step(actions), other.step(same)
     return None
+
+
+def _compare_infos(moment: Moment, twin: Moment, notes: Notebook, step: int) -> None:
+    """Infos are not learned from, so that it is no error where they alone differ."""
+    if not (isinstance(moment.infos, Mapping) and isinstance(twin.infos, Mapping)):
+        return
+    for agent in (agent for agent in moment.infos if agent in twin.infos):
+        one, other = (ADDRESS.sub("", repr(told.infos[agent])) for told in (moment, twin))
+        if one != other:
+            where = {"agent": agent, "part": "info"}
+            told = f"{short(one)} and {short(other)}"
+            what = f"Two instances with one seed and the same actions give {agent} different infos: {told}."
+            notes.note("unseeded", "warning", where, step, what, OWN_GENERATOR)
 
 
 def _tell_unseeded(make: PlayMaker, notes: Notebook, seed: int, found: Difference, until: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from gymnasium import spaces
 
 from marl_stable.investigate.doctor.findings import Notebook, short
-from marl_stable.investigate.doctor.play import Moment, Play
+from marl_stable.investigate.doctor.play import Moment, Play, SinglePlay
 from marl_stable.investigate.doctor.watching import Watched
 
 KINDS = ("observation", "action")
@@ -21,7 +21,8 @@ class Spaces:
 
     def __init__(self, play: Play, notes: Notebook) -> None:
         self._notes = notes
-        self._first: dict[tuple[str, str], Any] = {}
+        self._first: dict[tuple[str, str], Any] = {}  # copies
+        self._own: dict[tuple[str, str], Any] = {}
         self._steps = 0
         for agent in play.possible:
             for kind in KINDS:
@@ -47,11 +48,20 @@ class Spaces:
             self._notes.note("space_changes", "error", {"part": "possible_agents"}, short(other.possible), what, REMEDY)
             return
         for (kind, agent), space in self._first.items():
-            self._require_equal(kind, agent, space, other.space(kind, agent), "in another instance")
+            theirs = other.space(kind, agent)
+            self._require_equal(kind, agent, space, theirs, "in another instance")
+            if kind == "action" and theirs is self._own[kind, agent] and not isinstance(other, SinglePlay):
+                what = (
+                    f"All instances have one action space of {agent}, the same object: to seed it or to sample from it "
+                    "in one is to do so in all."
+                )
+                self._notes.note(
+                    "space_changes", "warning", {"agent": agent, "space": kind}, "shared object", what, REMEDY
+                )
 
     def _meet(self, play: Play, kind: str, agent: str) -> None:
         space, again = play.space(kind, agent), play.space(kind, agent)
-        self._first[kind, agent] = copy.deepcopy(space)
+        self._first[kind, agent], self._own[kind, agent] = copy.deepcopy(space), space
         where = {"agent": agent, "space": kind}
         if not isinstance(space, spaces.Space):
             what = f"The {kind} space of {agent} is {short(space)}, which is no gymnasium.spaces.Space."

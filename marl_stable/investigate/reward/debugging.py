@@ -15,12 +15,25 @@ from marl_stable.envs import catalog
 from marl_stable.folder import RunFolder
 from marl_stable.investigate.reward import arena as arenas
 from marl_stable.investigate.reward import candidates as behaviour
-from marl_stable.investigate.reward import credit, critic, expert, metric, searching, shaping, statistics, verdicts
+from marl_stable.investigate.reward import (
+    credit,
+    critic,
+    curves,
+    expert,
+    metric,
+    responses,
+    searching,
+    shaping,
+    statistics,
+    training,
+    verdicts,
+)
 from marl_stable.investigate.reward.arena import Arena
 from marl_stable.investigate.reward.candidates import Candidate
 from marl_stable.investigate.reward.control import Control, control, deviations
 from marl_stable.investigate.reward.evidence import Evidence
 from marl_stable.investigate.reward.play import Choose, Floats, at_random
+from marl_stable.monitor.recording import read_recording
 from marl_stable.policy import load_agent
 from marl_stable.types import EnvSpec, PerGroup, UsageError
 
@@ -29,13 +42,17 @@ DEVIATIONS, FEWEST = 6, 2
 
 
 def examine(
-    target: str, kwargs: dict[str, Any] | None = None, expert_place: str | None = None, metric_name: str | None = None
+    target: str,
+    kwargs: dict[str, Any] | None = None,
+    expert_place: str | None = None,
+    metric_name: str | None = None,
+    pictured: bool = False,
 ) -> dict[str, Any]:
     """The findings on the reward of the environment, or of the run's, that `target` names; `reward --json` prints it.
 
-    `kwargs` replace those of the run. Whoever asks twice is told the same, but for `played["seconds"]`, as long as
-    nothing was left out for want of time. Raises UsageError for an unknown environment or run, and for an expert or a
-    metric that cannot be had.
+    `kwargs` replace those of the run; `pictured` adds `pictures`, of which the page with pictures is drawn. Who asks
+    twice is told the same, but for `played["seconds"]`, as long as nothing was left out for want of time. Raises
+    UsageError for an unknown environment or run, and for an expert or a metric that cannot be had.
     """
     began = time.monotonic()
     config, agent = _target(target, kwargs)
@@ -50,14 +67,26 @@ def examine(
             scripted(arena.env.reset(arena.seed), 0)  # what is wrong with it shows before a minute has passed
         told = _metric_of(config, metric_name, arena, {"random": at_random(arena.spec, arena.generator(900))} | players)
         x = gather(arena, players)
+        pictures = _pictures(arena, x) if pictured else {}
         sure = None if agent is None else critic.agreement(arena, agent, players["policy"])
         if told is not None:
             hold = behaviour.constantly(arena.spec, x.candidates["best_constant"].action or {})
             x = replace(x, metric=told.joined(_metric_of(config, metric_name, arena, {"best_constant": hold})))
     finally:
         arena.env.close()
-    more = {"critic": None if sure is None else sure._asdict(), "learns_from": config.reward}
+    more = pictures | {"critic": None if sure is None else sure._asdict(), "learns_from": config.reward}
+    more["training"] = _over_training(target) if agent is not None else []
     return described(x, config.id) | more | {"played": _effort(arena, time.monotonic() - began)}
+
+
+def _over_training(run: str) -> list[dict[str, Any]]:
+    return training.over_training(read_recording(RunFolder(Path(run)).recording))
+
+
+def _pictures(arena: Arena, x: Evidence) -> dict[str, Any]:
+    """Curves and responses, which are too long to be read as numbers."""
+    drawn = curves.curves(x.spec, x.who, x.candidates.values())
+    return {"pictures": {"curves": drawn, "responses": responses.responses(arena)}}
 
 
 def _metric_of(config: EnvConfig, name: str | None, arena: Arena, players: dict[str, Choose]) -> metric.Measured | None:

@@ -81,6 +81,11 @@ def roster(spec: EnvSpec) -> Roster:
     return Roster(agents, terms, np.array(rows, dtype=bool))
 
 
+def members(who: Roster, group: Group) -> list[int]:
+    """Columns of a group's agents among those of all."""
+    return [who.agents.index(agent) for agent in group.agents]
+
+
 def named(group: Group) -> tuple[str, ...]:
     """The terms of a group's rewards, or the one of the whole."""
     return group.terms or (WHOLE,)

@@ -15,6 +15,7 @@ from marl_stable.monitor.accounts import (
     Term,
     accounts,
     change,
+    lacks_terms,
     latest,
     others,
     per_episode,
@@ -40,6 +41,7 @@ MORE_ALIKE = 0.2  # by which the share of the most frequent action rose
     "{term} pays {who} {per_step:.3g} at every step, and episodes went from {length_before:.0f} to {length_after:.0f} "
     "steps for it, while all other terms went from {others_before:.3g} to {others_after:.3g} an episode.",
     "Pay nothing for the mere passing of time, or less than the task is worth; or let an early end cost what it saves.",
+    lacks=lacks_terms,
 )
 def episode_length_incentive(case: Case) -> list[Hit]:
     """A term that pays alike at every step is won by living long, or escaped by an early end, and the others pay for
@@ -71,6 +73,16 @@ SHAPED = (
 )
 
 
+def _no_goal(case: Case) -> str | None:
+    """Whether no agent has a rare term that chance was paid beside a dense one."""
+    for terms in accounts(case):
+        for goal in terms:
+            hints = [term for term in others(terms, goal) if _is_dense(term)]
+            if goal.zero >= SPARSE and per_step([goal]).before > 0 and hints:
+                return None
+    return lacks_terms(case) or "a term for a rare goal that random play sometimes meets, beside a dense term"
+
+
 @cause(
     "shaping_changes_task",
     Stage.DATA,
@@ -78,6 +90,7 @@ SHAPED = (
     SHAPED,
     "Make the hint the difference of a potential (gamma times the next state's minus this one's), so that no loop "
     "pays, or pay it once.",
+    lacks=_no_goal,
 )
 def shaping_changes_task(case: Case) -> list[Hit]:
     """A dense term is collected more and more, while a rare one, which even chance was paid, is met less than half as
@@ -87,11 +100,16 @@ def shaping_changes_task(case: Case) -> list[Hit]:
             continue
         for term in terms:
             pays, lost = per_step([term]), [goal for goal in others(terms, term) if _given_up(case, goal)]
-            if lost and pays.rose and pays.after > 0 and term.zero <= DENSE and not term.flat:
+            if lost and pays.rose and pays.after > 0 and _is_dense(term):
                 before, after = _rates(lost[0])
                 evidence = {"before": pays.before, "after": pays.after, "goal_before": before, "goal_after": after}
                 return [Hit(0.85, 0, term.where, evidence, _with_name(SHAPED, "GOAL", lost[0]))]
     return []
+
+
+def _is_dense(term: Term) -> bool:
+    """Whether it pays at most steps, and not always the same."""
+    return term.zero <= DENSE and not term.flat
 
 
 def _given_up(case: Case, term: Term) -> bool:
@@ -122,6 +140,16 @@ HACKED = (
 )
 
 
+def _nothing_to_neglect(case: Case) -> str | None:
+    """Whether no agent has a dense term beside another that paid at most steps from the start."""
+    for terms in accounts(case):
+        for term in terms:
+            paying = [other for other in others(terms, term) if other.zero <= DENSE and per_step([other]).before > 0]
+            if _is_dense(term) and paying:
+                return None
+    return lacks_terms(case) or "two dense terms, one of which random play is paid; or a measure of what is meant"
+
+
 @cause(
     "reward_hacking",
     Stage.DATA,
@@ -129,6 +157,7 @@ HACKED = (
     HACKED,
     "Watch an episode (`marl-stable render`) and measure what you mean by a number of your own; then bound that term, "
     "or pay for the outcome instead.",
+    lacks=_nothing_to_neglect,
 )
 def reward_hacking(case: Case) -> list[Hit]:
     """Suspected: one term took over, the reward rises by it, and another that paid even chance was given up, while
@@ -139,7 +168,7 @@ def reward_hacking(case: Case) -> list[Hit]:
         for term in terms:
             took_over = term.early("share") < MODEST and term.late("share") > RULES and per_step([term]).rose
             lost = [other for other in others(terms, term) if _neglected(other)]
-            if took_over and lost and term.zero <= DENSE and not term.flat:
+            if took_over and lost and _is_dense(term):
                 share, rest = term.figures["share"], per_step(lost[:1])
                 since = onset(share > RULES, term.mean.steps) if len(share) == len(term.mean.steps) else None
                 evidence = {"share": term.late("share"), "share_before": term.early("share")}

@@ -12,6 +12,7 @@ from marl_stable.monitor.accounts import (
     UNMOVED,
     Term,
     accounts,
+    lacks_terms,
     latest,
     median,
     middle,
@@ -40,6 +41,7 @@ STUCK = ("no_learning", "repeated_action", "oscillation")
     "No action of anybody moves {term} of {who}, which makes up {share:.0%} of what its policy is told: it is paid "
     "alike whatever is done, and all else drowns in it.",
     "Take out of the reward what actions cannot change, or pay for the part of it that they can.",
+    lacks=lambda case: None if any(moved(case).values()) else "rewards that differ between plays of chance",
 )
 def reward_uncontrollable(case: Case) -> list[Hit]:
     """A term, or without terms the whole reward, that was equal in two plays in which everybody acted otherwise, though
@@ -72,6 +74,7 @@ def _learned(case: Case, terms: list[Term]) -> bool:
     "{share:.0%} of what {who}'s policy was told at first came from {term}, and to mind it is all that was learned: it "
     "went from {before:.3g} to {after:.3g} a step, all other terms from {others_before:.3g} to {others_after:.3g}.",
     "Scale that term down, or bring it in once the others are learned; it should matter no more than what it guards.",
+    lacks=lacks_terms,
 )
 def reward_term_dominates(case: Case) -> list[Hit]:
     """One term made up nearly all of the advantages at first; it is minded by now, and since half of the run the others
@@ -110,6 +113,7 @@ def _improves(terms: list[Term]) -> bool:
     "What {term} pays {who} its other terms take back, all but {left:.2%} of how they vary: there is next to nothing "
     "left to learn from.",
     "Decide which of them is meant: drop or weaken one of them, or pay it where the other is silent.",
+    lacks=lacks_terms,
 )
 def reward_terms_conflict(case: Case) -> list[Hit]:
     """A term and the sum of the others undo each other all along: nearly wholly, or as good as that in a run that gets

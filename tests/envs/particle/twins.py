@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from marl_stable.envs import particle
 from marl_stable.envs.particle import ParticleEnv
-from marl_stable.envs.particle.simple_adversary import SimpleAdversary
-from marl_stable.envs.particle.simple_reference import SimpleReference
-from marl_stable.envs.particle.simple_speaker_listener import SimpleSpeakerListener
 from marl_stable.types import Discrete, PerGroup
 from tests.envs import playing
+from tests.envs.particle.hidden import Hiding, Repeated, bring, told
 
 CPU = torch.device("cpu")
 
@@ -55,19 +53,7 @@ class Twin:
         speed[env.movers.start : env.movers.stop] = env.vel[:, copy].reshape(-1, 2).numpy()
         for i, entity in enumerate(self.world.entities):
             entity.state.p_pos, entity.state.p_vel = place[i].copy(), speed[i].copy()
-        self._set_goals(env)
-
-    def _set_goals(self, env: ParticleEnv) -> None:
-        agents, landmarks = self.world.agents, self.world.landmarks
-        if isinstance(env, SimpleSpeakerListener):
-            agents[0].goal_b = landmarks[int(env.goal[self.copy])]
-        if isinstance(env, SimpleReference):
-            for agent, goal in zip(agents, env.goal[:, self.copy].tolist(), strict=True):
-                agent.goal_b = landmarks[goal]
-        if isinstance(env, SimpleAdversary):
-            (goal,) = [mark for mark in landmarks if (mark.state.p_pos == env.pos[-2:, self.copy].numpy()).all()]
-            for agent in agents:
-                agent.goal_a = goal
+        bring(env, copy, self.mpe2.unwrapped)
 
     def places(self) -> NDArray[np.float64]:
         return np.concatenate([entity.state.p_pos for entity in self.world.entities])
@@ -76,7 +62,9 @@ class Twin:
         seen: dict[str, NDArray[np.float32]] = {a: self.mpe2.unwrapped.observe(a) for a in self.env.spec.agents}
         return seen
 
-    def step(self, actions: PerGroup) -> tuple[Any, ...]:
+    def step(self, actions: PerGroup, hidings: list[Hiding]) -> tuple[Any, ...]:
+        if hidings:
+            self.world._np_random = Repeated(hidings[-1], self.copy, self.world)
         given: dict[str, Any] = {}
         for group in self.env.spec.groups:
             for i, agent in enumerate(group.agents):
@@ -101,6 +89,7 @@ def assert_twins(
         seen = twin.observations()
         for agent, group_name, i in where:
             np.testing.assert_allclose(obs[group_name][copy, i].numpy(), seen[agent], atol=1e-6, rtol=0)
+    drawn = told(env)
     rewards = []
     for t in range(env.max_cycles):
         actions = act(env, obs, draw)
@@ -111,7 +100,7 @@ def assert_twins(
         last = t == env.max_cycles - 1
         assert step.done.tolist() == [last] * env.num_envs
         for copy, twin in enumerate(twins):
-            observed, paid, terminated, truncated, _ = twin.step(actions)
+            observed, paid, terminated, truncated, _ = twin.step(actions, drawn[: t + 1])
             if last:
                 assert not torch.equal(env.pos, before)  # the next episode has begun
             else:

@@ -186,6 +186,16 @@ class Offset(Line):
         return [100.0 - distance(after)]
 
 
+class Distant(Line):
+    """A distance from a goal of which chance feels next to nothing: 1 away unless a push towards the mark is hard."""
+
+    names = ("near",)
+
+    def paid(self, before: Tensor, after: Tensor, push: Tensor) -> list[Tensor]:
+        towards = push * torch.sign(before[..., 1] - before[..., 0])
+        return [0.95 * (towards > 0.99) - 1 + 0.001 * towards]
+
+
 class Glitch(Line):
     names = ("near", "sensor")
 

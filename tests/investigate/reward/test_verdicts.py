@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from marl_stable.investigate.reward import verdicts
+from marl_stable.investigate.reward import statistics, verdicts
 from marl_stable.investigate.reward.debugging import described, gather
+from marl_stable.investigate.reward.verdicts import size
 from marl_stable.monitor.case import CAUSES
 from marl_stable.monitor.diagnosis import diagnose  # noqa: F401  (registers every cause)
 from tests.investigate.reward import games
@@ -53,6 +54,14 @@ def test_nor_where_ends_are_paid_as_they_should_be(game: type[games.Line]) -> No
 )
 def test_each_flaw_is_named_first(game: type[games.Line], cause: str) -> None:
     assert causes(game)[:1] == [cause]
+
+
+def test_a_distance_that_chance_does_not_change_is_no_offset() -> None:
+    evidence = gather(arena(games.Distant))
+    paid = evidence.random.play.reward[evidence.random.play.live]
+    level, scale = statistics.middle(paid[:, 0])
+    assert abs(level) > 500 * scale  # in random play it stands still
+    assert size.reward_offset(evidence) == []
 
 
 @pytest.mark.parametrize(("longest", "told"), [(40, False), (10, True)])

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from marl_stable.monitor.case import Case
+from marl_stable.monitor.diagnosis import diagnose
 from tests.monitor.causes.recordings import AGENT, NOISE, WHOLE, N, case, found, stepped
 
 RISE = np.linspace(0.0, 1.0, N)
@@ -218,3 +219,33 @@ def test_names_with_braces_are_told_as_they_are() -> None:
     odd = [(s.replace("goal", "{x}"), {**p, "term": "{x}"} if "term" in p else p, v) for s, p, v in SELDOM]
     (hit,) = found("shaping_changes_task", of(read("hint", RISE), odd))
     assert "while {x} is met" in hit.explanation
+
+
+JUDGED = ("episode_length_incentive", "reward_term_dominates", "reward_terms_conflict")
+RARE = read("goal", 0.02 + 0.001 * NOISE, zero=0.97)
+DENSE = read("hint", RISE + NEAR, zero=0.1)
+
+
+@pytest.mark.parametrize(
+    ("terms", "facts", "missing"),
+    [
+        ((RARE, DENSE), control(goal=0.5), {"reward_hacking"}),  # nobody neglects what pays always
+        ((DENSE, read("pace", 0.5 + NEAR)), control(hint=0.5), {"shaping_changes_task"}),  # no rare goal
+        ((read("goal", -0.02, zero=0.97), DENSE), {}, {"shaping_changes_task", "reward_hacking"}),  # never paid
+        ((RARE, DENSE, read("pace", 0.5 + NEAR)), control(goal=0.5), set()),
+        ((RARE, DENSE, read("pace", 0.5 + NEAR)), control(), {"reward_uncontrollable"}),  # no term varied
+        ((DENSE,), control(hint=0.5), {*JUDGED, "shaping_changes_task", "reward_hacking"}),  # one term alone
+    ],
+)
+def test_what_cannot_be_judged_stands_apart_with_what_it_needs(terms: Any, facts: Any, missing: set[str]) -> None:
+    told = diagnose(of(*terms, **facts))
+    assert {entry["cause"] for entry in told["not_judged"]} == missing
+    assert not missing & set(told["checked"])
+    assert all(entry["needs"] for entry in told["not_judged"])
+
+
+def test_what_was_found_was_judged() -> None:
+    told = diagnose(of(RULING, IDLE))
+    assert told["findings"][0]["cause"] == "reward_term_dominates"
+    assert "reward_term_dominates" in told["checked"]
+    assert "reward_term_dominates" not in {entry["cause"] for entry in told["not_judged"]}

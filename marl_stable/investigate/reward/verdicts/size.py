@@ -8,13 +8,13 @@ import numpy as np
 
 from marl_stable.investigate.reward.evidence import Evidence
 from marl_stable.investigate.reward.fitting import to_come
-from marl_stable.investigate.reward.play import known
+from marl_stable.investigate.reward.play import Floats, Played, known
 from marl_stable.investigate.reward.statistics import middle
 from marl_stable.investigate.reward.words import found, number
 from marl_stable.monitor.case import Finding
 
 SMALLEST, LARGEST = 0.01, 300.0  # deviations of returns that are learned without trouble: as the monitor's, mild ones
-OFFSET = 50.0  # median reward in robust deviations; tasks without an offset have 1 to 3
+OFFSET = 50.0  # median reward in what it differs by; tasks without an offset have 1 to 8
 
 
 def reward_scale(x: Evidence) -> list[Finding]:
@@ -51,8 +51,8 @@ def reward_offset(x: Evidence) -> list[Finding]:
     if ratio <= OFFSET:
         return []
     told = (
-        f"{agent} is paid about {number(level)} a step whatever it does, {ratio:,.0f} times the deviation of its "
-        "rewards: what actions change of it drowns."
+        f"{agent} is paid about {number(level)} a step whatever it does, {ratio:,.0f} times what its rewards "
+        "differ by: what actions change of it drowns."
     )
     remedy = "Subtract the constant in the environment, or normalise rewards; where episodes can end early, a constant "
     remedy += "pays for living long, or for dying."
@@ -62,11 +62,24 @@ def reward_offset(x: Evidence) -> list[Finding]:
 
 
 def _offset(x: Evidence) -> tuple[str, float, float]:
-    """The agent with the largest offset, in robust deviations, and its median reward."""
+    """The agent with the largest offset, in what its reward differs by, and its median reward.
+
+    It differs by its robust deviation in random play, or by what ways to behave change of its mean: where chance hardly
+    ever reaches what is paid for, a distance from it stands still, and is no offset.
+    """
     worst = ("", 0.0, 0.0)
+    steps = {name: _per_step(candidate.play) for name, candidate in x.candidates.items()}
+    reach = np.ptp(np.stack(list(steps.values())), axis=0)  # (N,)
     for n, agent in enumerate(x.who.agents):
         values = known(x.random.play.reward[..., n][x.random.play.live])
         median, scale = middle(values)
-        if scale > 0 and abs(median) / scale > worst[1]:
-            worst = (agent, abs(median) / scale, median)
+        differs = max(scale, float(reach[n]))
+        if scale > 0 and abs(median) / differs > worst[1]:
+            worst = (agent, abs(median) / differs, median)
     return worst
+
+
+def _per_step(play: Played) -> Floats:
+    """`(N,)` mean reward of a step."""
+    found: Floats = play.returns().sum(0) / play.lengths.sum()
+    return found

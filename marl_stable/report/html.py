@@ -1,0 +1,67 @@
+"""Pages of one file, from parts and `page.css`: no script, and nothing to fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+COLOURS = 8
+LIGHT = ("#0072b2", "#d55e00", "#009e73", "#a3478f", "#b8860b", "#3d9bd6", "#7a5230", "#6b7280")
+DARK = ("#5ab4e6", "#ff8f4d", "#35c79a", "#dd8fca", "#e6bf4d", "#a5d4f5", "#c99a72", "#a3acb8")
+STYLE = Path(__file__).with_name("page.css")
+
+
+def document(title: str, body: Iterable[str]) -> str:
+    """The whole file."""
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>",
+            f"<style>{STYLE.read_text(encoding='utf-8')}{_colours()}</style>\n</head>\n<body>",
+            *body,
+            "</body>\n</html>\n",
+        ]
+    )
+
+
+def colour(number: int) -> str:
+    """The class of the colour of that number; they begin anew where there are no more."""
+    return f"c{number % COLOURS}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], named: int = 1) -> str:
+    """Cells are HTML; the first `named` columns are names, the others numbers."""
+    lines = [_row("th", head, named), *(_row("td", row, named) for row in rows)]
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+
+
+def figure(picture: str, title: str, note: str = "") -> str:
+    """A picture under its title; both texts are escaped."""
+    told = f"<b>{escape(title)}</b>" + (f" \N{MIDDLE DOT} {escape(note)}" if note else "")
+    return f"<figure><figcaption>{told}</figcaption>{picture}</figure>"
+
+
+def legend(names: Iterable[tuple[str, str]]) -> str:
+    """Classes of colours with what they stand for."""
+    return f'<div class="legend">{"".join(f"<span>{swatch(kind)}{escape(name)}</span>" for kind, name in names)}</div>'
+
+
+def swatch(kind: str) -> str:
+    """A spot of a colour."""
+    return f'<span class="swatch {kind}"></span>'
+
+
+def _row(cell: str, cells: Sequence[str], named: int) -> str:
+    return f"<tr>{''.join(f'<{cell}{_name(i < named)}>{text}</{cell}>' for i, text in enumerate(cells))}</tr>"
+
+
+def _name(is_name: bool) -> str:
+    return ' class="name"' if is_name else ""
+
+
+def _colours() -> str:
+    light = "".join(f".c{i} {{ --c: {value}; }}\n" for i, value in enumerate(LIGHT))
+    dark = "".join(f".c{i} {{ --c: {value}; }}\n" for i, value in enumerate(DARK))
+    return f"{light}@media (prefers-color-scheme: dark) {{\n{dark}}}\n"
