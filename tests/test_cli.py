@@ -16,7 +16,8 @@ import pytest
 
 from marl_stable import configs
 from marl_stable.agents.config import ALGORITHMS
-from marl_stable.cli import COMMANDS, main, train_config
+from marl_stable.cli import COMMANDS, main
+from marl_stable.cli.train import train_config
 from marl_stable.conversion import keys
 from marl_stable.diagnosing import write_diagnosis
 from marl_stable.envs import catalog

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from marl_stable import configs
 from marl_stable.agents.config import ALGORITHMS, PLAIN
-from marl_stable.cli import train_config
+from marl_stable.cli.train import train_config
 from marl_stable.config import NetworkConfig, NetworkOverride, RunConfig
 from marl_stable.conversion import convert, describe, kinds, leaves, to_dict
 from marl_stable.types import UsageError

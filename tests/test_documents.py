@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from marl_stable.cli import train_config
+from marl_stable.cli.train import train_config
 from marl_stable.envs import factory
 from marl_stable.monitor.case import CAUSES
 from marl_stable.monitor.diagnosis import diagnose  # noqa: F401  (registers every cause)

@@ -14,7 +14,8 @@ import pytest
 
 from marl_stable import configs, ladder, run, training
 from marl_stable.agents.config import ALGORITHMS, default_config
-from marl_stable.cli import main, train_config
+from marl_stable.cli import main
+from marl_stable.cli.train import train_config
 from marl_stable.config import RunConfig
 from marl_stable.conversion import leaves
 from marl_stable.ladder import Row

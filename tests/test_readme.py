@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from marl_stable.cli import COMMANDS, train_config
+from marl_stable.cli import COMMANDS
+from marl_stable.cli.train import train_config
 from marl_stable.investigate.doctor.checkup import examine
 from marl_stable.run import train
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from marl_stable.cli import train_config
+from marl_stable.cli.train import train_config
 from marl_stable.investigate.reward import arena, searching
 from marl_stable.investigate.reward.debugging import examine
 

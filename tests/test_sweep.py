@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from marl_stable import configs
-from marl_stable.cli import main, train_config
+from marl_stable.cli import main
+from marl_stable.cli.train import train_config
 from marl_stable.conversion import leaves
 from marl_stable.evaluation import UNIT
 from marl_stable.folder import RunFolder

@@ -14,7 +14,8 @@ import torch
 
 from marl_stable import configs, threads
 from marl_stable.agents.config import ALGORITHMS
-from marl_stable.cli import main, train_config
+from marl_stable.cli import main
+from marl_stable.cli.train import train_config
 from marl_stable.types import Box, Discrete, EnvSpec, Group
 from tests.runs import assert_equal, metadata, networks, train
 

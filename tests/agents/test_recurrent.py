@@ -12,7 +12,7 @@ from marl_stable.acting import by_agent
 from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.agents.recurrent_learner import RecurrentPPOLearner
-from marl_stable.cli import train_config
+from marl_stable.cli.train import train_config
 from marl_stable.config import NetworkConfig, NetworkOverride
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.envs.particle import make

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from marl_stable import configs
 from marl_stable.agents.config import ALGORITHMS
-from marl_stable.cli import train_config
+from marl_stable.cli.train import train_config
 from marl_stable.conversion import keys, leaves
 from marl_stable.monitor import diagnosis  # noqa: F401  (registers every cause)
 from marl_stable.monitor.case import CAUSES
