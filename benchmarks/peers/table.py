@@ -9,8 +9,8 @@ import numpy as np
 from benchmarks.peers.orders import Turn
 
 HEAD = (
-    "| work | ours, steps/s | beside | steps/s | ours over it (lowest to highest turn) | by processor time "
-    "| seconds of the first turn, not counted | target |\n"
+    "| work | ours, steps/s | beside | steps/s | ours over it (lowest to highest of how many turns) "
+    "| by processor time | seconds of the first turn, not counted | target |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
@@ -53,7 +53,7 @@ def _line(entry: dict[str, Any], ours: list[Turn], name: str, turns: list[Turn] 
     met = "" if target is None else f"{target:g}: {'met' if middle >= target else 'missed'}"
     begun = entry["first_turn_seconds"]
     first = f"{begun['ours']:.0f}, {begun[name]:.0f}"
-    cells = (steps_per_second(turns), f"{middle:.2f} ({low:.2f} to {high:.2f})", alone, first, met)
+    cells = (steps_per_second(turns), f"{middle:.2f} ({low:.2f} to {high:.2f} of {len(turns)})", alone, first, met)
     return f"{own} | {name} | {' | '.join(cells)} |"
 
 

@@ -106,11 +106,11 @@ def test_a_line_for_each_peer_and_a_sentence_for_one_that_is_missing() -> None:
         "first_turn_seconds": {"ours": 1.4, "slow": 20.0},
     }
     assert table.lines(entry) == [
-        "| work | 100 | slow | 50 | 2.00 (2.00 to 2.00) | 4.00 | 1, 20 | 1.5: met |",
+        "| work | 100 | slow | 50 | 2.00 (2.00 to 2.00 of 2) | 4.00 | 1, 20 | 1.5: met |",
         "| the same | | gone | | gone failed: no wheel. | | | |",
     ]
     assert "missed" in table.lines(entry | {"targets": {"slow": 2.5}})[0]
-    assert table.lines(entry | {"one_process": False})[0].endswith("(2.00 to 2.00) |  | 1, 20 | 1.5: met |")
+    assert table.lines(entry | {"one_process": False})[0].endswith("(2.00 to 2.00 of 2) |  | 1, 20 | 1.5: met |")
 
 
 def test_every_peer_has_pinned_requirements() -> None:
