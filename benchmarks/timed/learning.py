@@ -22,6 +22,7 @@ from marl_stable.episodes import EpisodeStatistics
 from marl_stable.networks.body import ACTIVATIONS
 
 CPU = torch.device("cpu")
+DEFAULTS = MAPPOConfig()
 
 
 def training(env_id: str, kwargs: dict[str, Any], copies: int, algo: str = "mappo", recurrent: Memory = "none") -> Work:
@@ -51,9 +52,8 @@ def training(env_id: str, kwargs: dict[str, Any], copies: int, algo: str = "mapp
     return iterate
 
 
-def floor(agents: int, obs: int, outputs: int) -> Work:
-    """Steps per second of the bare passes and optimiser steps of one default update."""
-    config = MAPPOConfig()
+def floor(agents: int, obs: int, outputs: int, config: MAPPOConfig = DEFAULTS) -> Work:
+    """Steps per second of the bare passes and optimiser steps of one update."""
     rows = config.batch_size // config.num_minibatches
     actor = _stack(obs + agents, outputs, config)
     critic = _stack(agents * obs, agents, config)
