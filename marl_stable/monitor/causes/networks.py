@@ -88,21 +88,22 @@ def _answers(case: Case) -> Iterator[Hit]:
     last_resort=True,
 )
 def dormant_units(case: Case) -> list[Hit]:
-    """Nearly all units of a layer are dormant, or many have become so at once, and the run fails; many a run that does
-    well has most of them dormant."""
+    """Nearly all units of a layer are dormant, or most were from the start or have become so at once, and the run
+    fails; in many a run that does well most of them fall asleep by and by."""
     if not fails(case, *HARMED):
         return []
     hits = []
     for share in case.recording.series("dormant"):
-        at = lasting(_asleep(share.values), share.steps, PROBES)
+        at = lasting(_asleep(case, share.values), share.steps, PROBES)
         if at is not None:
             hits.append(Hit(0.6, at, place(share), {"dormant": float(share.values[-1])}))
     return sorted(hits, key=lambda hit: (hit.onset_steps, -hit.evidence["dormant"]))[:1]
 
 
-def _asleep(share: Floats) -> Bools:
-    """`(n,)` whether nearly all units are dormant, or most since many became so at once."""
-    fell = np.maximum.accumulate(np.diff(share, prepend=share[:1]) > FELL_ASLEEP)
+def _asleep(case: Case, share: Floats) -> Bools:
+    """`(n,)` whether nearly all units are dormant, or most since many became so at once; a fresh network is awake."""
+    first = share[:1] if case.config.get("init_from") else np.zeros(1)
+    fell = np.maximum.accumulate(np.diff(share, prepend=first) > FELL_ASLEEP)
     return np.asarray((share > ASLEEP) | (fell & (share > 0.5)))
 
 

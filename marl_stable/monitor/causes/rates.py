@@ -238,9 +238,12 @@ def _stopped(case: Case, network: Network, idle: bool) -> Hit | None:
     if not len(slow):
         return None
     at = int(slow[0]) + READS
+    for memory in case.recording.series("adam_memory", **network.where):
+        if np.median(memory.values[memory.steps >= steps[at]]) < STUNNED:
+            return None
     for norm in case.recording.series("grad_norm", **network.where):
         before, after = (norm.values[mask] for mask in (norm.steps < steps[at], norm.steps >= steps[at]))
-        if not len(before) or np.median(after) < np.median(before[-READS:]) / STOPPED:
+        if not len(before) or np.median(after) < np.median(before) / STOPPED:
             return None
     evidence = {"before": float(usual[at - READS]), "after": float(np.median(moved[at:]))}
     says = (

@@ -118,9 +118,11 @@ def _size(case: Case, series: Series) -> float:
 )
 def reward_outliers(case: Case) -> list[Hit]:
     """Single rewards far beyond all others: measured against the usual 99.9th percentile, so that the goals of a sparse
-    task, which are rare and large but alike, are none."""
+    task, which are rare and large but alike, are none; nor are all rewards where their scale has changed."""
     hits = []
     for peak in case.recording.series("reward_peak"):
+        if rescaled(case, peak.where) is not None:
+            continue
         large = case.recording.series("reward_p999", **peak.where)
         usual = _usual(large[0].values if large else np.zeros(1), peak.values)
         beyond = peak.values > OUTLIER * usual

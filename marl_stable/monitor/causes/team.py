@@ -34,7 +34,7 @@ def lazy_agent(case: Case) -> list[Hit]:
     """An agent that could as well act at random, in a team whose others could not, and those of its own group least.
 
     An agent that is alone in its role has none to be measured by: what it has to give may be little, or not called for
-    yet. It is told of only where the run fails.
+    yet. It is told of only where nothing is learned, and in doubt.
 
     `contributions` is {agent: {"loss": mean return that is lost when it acts at random, "error": standard error}}.
     """
@@ -48,10 +48,16 @@ def lazy_agent(case: Case) -> list[Hit]:
     largest = max(loss for loss, _ in measured.values())
     if not any(loss > CERTAIN * error for loss, error in measured.values()):
         return []
+    failed = fails(case, "no_learning", "collapse_after_peak")
     hits = [
-        Hit(0.7, 0, {"agent": agent}, {"loss": loss, "error": error, "largest": largest})
+        Hit(
+            0.7 if _others_do(case, agent, measured) else 0.45,
+            0,
+            {"agent": agent},
+            {"loss": loss, "error": error, "largest": largest},
+        )
         for agent, (loss, error) in measured.items()
-        if loss + ERRORS * error < SMALL * largest and (_others_do(case, agent, measured) or fails(case))
+        if loss + ERRORS * error < SMALL * largest and (failed or _others_do(case, agent, measured))
     ]
     return sorted(hits, key=lambda hit: hit.evidence["loss"])[:1]
 
