@@ -141,6 +141,7 @@ def known_at(case: Case, steps: int) -> Case:
     """What could be known at `steps`."""
     incidents = [entry for entry in case.facts.get("incidents") or () if entry["steps"] <= steps]
     facts = {**case.facts, "incidents": incidents, "steps": steps, "status": "running"}
+    facts.pop("contributions", None)  # measured once a run is over
     return replace(case, recording=case.recording.until(steps), facts=facts)
 
 

@@ -1,6 +1,11 @@
 """Judging diagnoses by what was truly done to the runs: harm, what was found, and how sure one can be of the rates.
 
 Detectors never see this file, nor the labels. An entry is a line of the benchmark's results.
+
+What is right where a fault is there and does no harm: to name it, as what it is, a warning; or to say nothing. It is
+wrong to call such a run failing, and to name another cause. The strict figure, by which any word about a harmless dose
+is a false alarm, stands beside. In the same way `unknown` is counted as a false alarm in every healthy run, and it is
+said how many of them truly learned nothing, so that the word was right.
 """
 
 from __future__ import annotations
@@ -83,6 +88,17 @@ class Judged(NamedTuple):
         if first is None or self.entry["rare"]:
             return None
         return float(first - self.entry["onset"]) / float(self.entry["total_steps"])
+
+    @property
+    def warned(self) -> bool:
+        """Whether the true cause is named first, and the run is not called failing."""
+        return self.within(1) and self.entry["judged"]["verdict"] == "warning"
+
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether the policy is, for all one can tell, no better than play without learning."""
+        entry = self.entry
+        return "value" in entry and bool(entry["value"] - entry["low"] < SURE * entry["error"])
 
     @property
     def false_alarms(self) -> list[str]:
@@ -237,13 +253,15 @@ def _delay(judged: list[Judged]) -> str:
     return "none" if found is None else "{:.3f} ({:.3f} to {:.3f}; {})".format(*found)
 
 
-def _alarm_line(what: str, judged: Iterable[Judged]) -> str:
+def _alarm_line(what: str, judged: Sequence[Judged]) -> str:
     found = alarms(judged)
     if not found["steps"]:
         return f"{what}: no steps yet."
+    right = sum(each.kind == "healthy" and each.learned_nothing and UNKNOWN in each.named for each in judged)
     return (
         f"{what}: {found['alarms']:.0f} false alarms in {found['steps'] / 1e6:.2f} million steps, "
-        f"{found['per_million']:.2f} a million (at most {found['upper']:.2f})."
+        f"{found['per_million']:.2f} a million (at most {found['upper']:.2f}); {right} of them are `unknown` at the "
+        "end of a run in which nothing was wrong, and which truly learned nothing."
     )
 
 
@@ -251,7 +269,12 @@ def _harmless_line(judged: Iterable[Judged]) -> str:
     rest = [each for each in judged if each.kind == "harmless"]
     told = Rate(sum(bool(each.named) for each in rest), len(rest))
     right = Rate(sum(each.within(1) for each in rest), len(rest))
-    return f"Alarm on a harmless dose: {told}; the cause that was injected named first: {right}."
+    warned = Rate(sum(each.warned for each in rest), len(rest))
+    other = Rate(sum(bool(each.named) and not each.within(1) for each in rest), len(rest))
+    return (
+        f"Alarm on a harmless dose: {told}; the cause that was injected named first: {right}, as a warning: {warned}; "
+        f"another cause named first, which is wrong: {other}."
+    )
 
 
 def _healthy_lines(judged: Iterable[Judged]) -> list[str]:

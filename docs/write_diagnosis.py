@@ -41,6 +41,11 @@ apart (`not_judged`), with what it needs.
 Thresholds are physical (a tanh whose slope is 2%, a ratio that must be 1 before the first step) or come from the run
 itself (robust deviations, change points; `monitor/calibration.py`), and where a signal alone proves no harm, a symptom
 is asked for as well: an alarm on a healthy run is worse than a mild fault missed.
+
+The verdict is `failing` where a symptom does harm, `warning` where something was found and nothing suffers by it, else
+`healthy`. To repeat one action does no harm where it pays, more than random play and no less than the best constant
+action, nor while the return of a run under way is rising; what is not finite does none where it is left out and
+learning goes on. A run under way that has not begun to learn, without any further sign, is not `unknown`: it may yet.
 """
 SIGNALS_HEAD = """
 By row of the optimiser (one where agents share parameters, else one per agent), agent, dimension of the action,

@@ -11,7 +11,8 @@ from typing import Any
 
 from marl_stable.monitor import causes  # noqa: F401  (registers every cause)
 from marl_stable.monitor.case import CAUSES, Case, Finding, can_look, findings
-from marl_stable.monitor.symptoms import Symptom, symptoms
+from marl_stable.monitor.gains import gained, under_way
+from marl_stable.monitor.symptoms import Symptom, symptoms, troubles
 
 TOGETHER = 0.05  # of the run: what began within it began together
 READINGS = 3  # or within so many logged iterations
@@ -35,12 +36,13 @@ def diagnose(case: Case) -> dict[str, Any]:
     lacking = {kind.name: kind.lacks(case) for kind in looked if kind.name not in {finding.cause for finding in found}}
     lacking = {name: needs for name, needs in lacking.items() if needs is not None}
     looked = [kind for kind in looked if kind.name not in lacking]
-    seen = symptoms(case)
-    if seen and not found:
-        found = [unknown(seen, [kind.name for kind in looked], own=case.config.get("loop") != "own")]
+    seen, wrong = symptoms(case), troubles(case)
+    unexplained = [symptom for symptom in wrong if not (symptom.name == "no_learning" and under_way(case))]
+    if unexplained and not found:
+        found = [unknown(unexplained, [kind.name for kind in looked], own=case.config.get("loop") != "own")]
     _, returns = case.returns
     return {
-        "verdict": "healthy" if not found else "failing" if seen else "warning",
+        "verdict": "healthy" if not found else "failing" if any(_does_harm(s, case) for s in wrong) else "warning",
         "findings": [finding._asdict() for finding in found],
         "symptoms": [symptom.name for symptom in seen],
         "actions_taken": actions_taken(case.facts.get("incidents") or ()),
@@ -69,6 +71,11 @@ def ordered(found: list[Finding], case: Case) -> list[Finding]:
     real = [f for f in found if not CAUSES[f.cause].last_resort and f.confidence >= DOUBTFUL] or found
     first = min(finding.onset_steps for finding in real)
     return sorted(found, key=lambda finding: rank(finding, first))
+
+
+def _does_harm(symptom: Symptom, case: Case) -> bool:
+    """Whether the run suffers by a symptom; what is not finite is left out of learning where that goes on."""
+    return symptom.name != "non_finite" or not gained(case)
 
 
 def unknown(seen: Sequence[Symptom], excluded: list[str], own: bool) -> Finding:

@@ -38,6 +38,8 @@ class Recording:
         """`steps (n,)` rise; every column is `(n,)`, NaN where it was not read."""
         self.steps = steps
         self._by_signal: dict[str, list[tuple[Where, NDArray[np.float64]]]] = {}
+        self._read: dict[str, list[Series]] = {}  # what was asked for, without what was not read
+        self._at: dict[tuple[str, tuple[str, ...]], dict[tuple[Any, ...], list[Series]]] = {}
         for column, values in columns.items():
             self._by_signal.setdefault(column.signal, []).append((dict(column.place), values))
 
@@ -50,13 +52,22 @@ class Recording:
 
     def series(self, signal: str, **where: Any) -> list[Series]:
         """Every column of `signal` whose place has the given parts; none where it was never read."""
-        found = []
-        for place, values in self._by_signal.get(signal, []):
-            if all(place.get(part) == name for part, name in where.items()):
-                read = ~np.isnan(values)
-                if read.any():
-                    found.append(Series(signal, place, self.steps[read], values[read]))
-        return found
+        if not where:
+            return list(self._known(signal))
+        parts = tuple(sorted(where))
+        if (signal, parts) not in self._at:  # causes ask for each feature of each agent, one after the other
+            index = self._at[signal, parts] = {}
+            for series in self._known(signal):
+                index.setdefault(tuple(series.where.get(part) for part in parts), []).append(series)
+        return list(self._at[signal, parts].get(tuple(where[part] for part in parts), []))
+
+    def _known(self, signal: str) -> list[Series]:
+        if signal not in self._read:
+            masks = [(place, values, ~np.isnan(values)) for place, values in self._by_signal.get(signal, [])]
+            self._read[signal] = [
+                Series(signal, place, self.steps[read], values[read]) for place, values, read in masks if read.any()
+            ]
+        return self._read[signal]
 
     def mean(self, signal: str) -> Series | None:
         """The mean over all places of `signal`, where it was read; None where it never was."""
@@ -69,13 +80,12 @@ class Recording:
 
     def until(self, steps: int) -> Recording:
         """What was known at `steps`."""
-        kept = self.steps <= steps
-        columns = {
-            Column(signal, tuple(place.items())): values[kept]
-            for signal, parts in self._by_signal.items()
-            for place, values in parts
+        known = int(np.searchsorted(self.steps, steps, side="right"))
+        part = Recording(self.steps[:known], {})
+        part._by_signal = {
+            signal: [(place, values[:known]) for place, values in parts] for signal, parts in self._by_signal.items()
         }
-        return Recording(self.steps[kept], columns)
+        return part
 
     def joined(self, other: Recording) -> Recording:
         """Both, by steps; where both have a signal, this one's."""

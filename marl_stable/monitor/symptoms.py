@@ -10,19 +10,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marl_stable.monitor import calibration, curves
 from marl_stable.monitor.calibration import READS, lasting
 from marl_stable.monitor.case import Case, place
 from marl_stable.monitor.detectors import SAME_ACTION_SHARE, STUCK_DIMENSIONS_SHARE
+from marl_stable.monitor.gains import LATE, LEARNED, curve, gained, rises, teams
 from marl_stable.monitor.recording import Series
 
-LATE = 0.25  # of the run so far: before that, nothing can be said of learning, nor of what agents do
+HALF = 0.5  # of the run: many a policy is worse than chance at first, and has not begun to learn before
 UNRESPONSIVE = {"continuous": 0.05, "discrete": 0.02}  # of the half-range; of the information that actions could carry
 SAME = {"continuous": STUCK_DIMENSIONS_SHARE, "discrete": SAME_ACTION_SHARE}
-LEARNED = 0.1  # of the distance from random play to the best known return; less is nothing
 EQUAL = 0.98  # share of steps in which agents of a group act alike
+MAY_PAY = ("repeated_action", "identical_agents")
 GROWN = 10.0  # a loss that many times its lowest level has diverged
 
 
@@ -44,6 +44,19 @@ def symptoms(case: Case) -> tuple[Symptom, ...]:
 def shows(case: Case, *names: str) -> bool:
     """Whether the case shows any of these symptoms."""
     return any(symptom.name in names for symptom in symptoms(case))
+
+
+def troubles(case: Case) -> tuple[Symptom, ...]:
+    """The symptoms of a run that fails: to repeat one action, or to act alike, is none where it pays, nor while the
+    return is on its way up."""
+    seen = symptoms(case)
+    pays = any(symptom.name in MAY_PAY for symptom in seen) and (gained(case) or rises(case))
+    return tuple(symptom for symptom in seen if not (pays and symptom.name in MAY_PAY))
+
+
+def fails(case: Case, *names: str) -> bool:
+    """Whether any of these symptoms, or any at all where none is named, is one of a run that fails."""
+    return any(not names or symptom.name in names for symptom in troubles(case))
 
 
 def repeated_action(case: Case) -> Symptom | None:
@@ -86,11 +99,12 @@ def _repeated_when_greedy(case: Case) -> Symptom | None:
 def no_learning(case: Case) -> Symptom | None:
     """The return has not left random play, or where that was not measured its own beginning, by more than its noise.
 
-    Not told of competing teams, whose mean return need not rise, nor before a quarter of the run is over.
+    Not told of competing teams, whose mean return need not rise; nor before half of the planned run is over, nor while
+    a return that was lower is on its way up.
     """
     steps, returns = curve(case)
     planned = case.facts.get("total_steps") or (steps[-1] if len(steps) else 0)
-    if _teams(case) > 1 or len(returns) < curves.MIN_ROWS or steps[-1] < LATE * planned:
+    if teams(case) > 1 or len(returns) < curves.MIN_ROWS or steps[-1] < HALF * planned:
         return None
     tenth, quarter = max(READS, len(returns) // 10), max(READS, len(returns) // 4)
     first, last = float(np.median(returns[:tenth])), float(np.median(returns[-quarter:]))
@@ -99,33 +113,31 @@ def no_learning(case: Case) -> Symptom | None:
     start = first if random is None else random
     constant = case.baseline("best_constant")
     goal = max(value for value in (start, constant, float(returns.max())) if value is not None)
-    gained = last - start
-    if gained > 2 * noise / np.sqrt(quarter) and gained > LEARNED * (goal - start):
+    above = last - start
+    if above > 2 * noise / np.sqrt(quarter) and above > LEARNED * (goal - start):
+        return None
+    if rises(case):
         return None
     evidence = {"return": last, "random" if random is not None else "return_at_start": start, "noise": noise}
     return Symptom("no_learning", int(steps[0]), {}, evidence)
 
 
-def curve(case: Case) -> tuple[NDArray[np.int64], calibration.Floats]:
-    """Steps and returns: those of evaluations where they are enough for a curve, else of training episodes."""
-    steps, returns = case.returns
-    training = case.recording.series("charts/return")
-    if len(returns) >= curves.MIN_ROWS or not training:
-        return steps, returns
-    alike = [series.values for series in training if len(series.steps) == len(training[0].steps)]
-    return training[0].steps, np.mean(alike, axis=0)
-
-
 def collapse_after_peak(case: Case) -> Symptom | None:
-    """The return fell from its peak and is still down."""
-    steps, returns = case.returns
-    if not len(returns):
+    """The return fell from its peak and is still down; not told before a quarter of the planned run is over."""
+    steps, returns = curve(case)
+    if not len(returns) or steps[-1] < LATE * (case.facts.get("total_steps") or 0):
         return None
     found = curves.drop_after_peak(steps, returns, case.baseline("random"))
-    if found is None:
+    if found is None or _is_back(returns, int(np.searchsorted(steps, found.peak_step))):
         return None
     evidence = {"peak": float(np.nanmax(returns)), "now": float(returns[-1]), "share_lost": found.depth}
     return Symptom("collapse_after_peak", found.onset_step, {}, evidence)
+
+
+def _is_back(returns: calibration.Floats, peak: int) -> bool:
+    """Whether one of the latest readings is nearer to the level around the peak than to the latest level."""
+    best, now = float(np.median(returns[max(0, peak - 2) : peak + 3])), float(np.median(returns[-5:]))
+    return bool(returns[-READS:].max() > (best + now) / 2)
 
 
 def diverging_loss(case: Case) -> Symptom | None:
@@ -206,7 +218,3 @@ def kind_of(case: Case, agent: str | None) -> str:
         if agent in group["agents"]:
             return "discrete" if "n" in group["action"] else "continuous"
     return "continuous"
-
-
-def _teams(case: Case) -> int:
-    return len({group["team"] for group in (case.facts.get("spec") or {}).get("groups", [])})

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,14 @@ def entry(
     trial = Trial(name, "spread", "mappo", 1.0, onset, variant=more.pop("variant", ""))
     where = more.pop("where", {})
     found = [{"cause": cause, "confidence": 0.9, "onset_steps": 0, "where": where} for cause in named]
-    judged = {"findings": found, "first": more.pop("first", None), "before": more.pop("before", []), "commit": "abc"}
+    verdict = more.pop("verdict", "warning" if named else "healthy")
+    judged = {
+        "verdict": verdict,
+        "findings": found,
+        "first": more.pop("first", None),
+        "before": more.pop("before", []),
+        "commit": "abc",
+    }
     told = {"cause": trial.cause, "healthy": trial.healthy, "rare": trial.rare, "place": trial.place()}
     worth = {} if value is None else {"value": value, "low": 0.0, "error": 0.1}
     rest = {"total_steps": trial.steps, "agent_of": {}, "status": "finished", "judged": judged}
@@ -412,3 +420,22 @@ def test_a_run_is_recorded_once_and_judged_again_without_training(
     assert all(line["judged"]["symptoms"] == ["no_learning"] for line in lines)
     assert [line["value"] for line in lines] == [entry["value"] for entry in entries]
     assert page(lines)
+
+
+def test_contributions_are_measured_at_the_end_and_not_known_before() -> None:
+    of = recorded([1.0] * 10)
+    late = replace(of, facts={**of.facts, "contributions": {"a": {"loss": 1.0, "error": 0.1}}})
+    assert "contributions" not in diagnosis.known_at(late, 5_000).facts
+
+
+def test_a_warning_of_a_harmless_fault_is_told_from_an_alarm_and_unknown_from_a_wrong_one() -> None:
+    right = entry(value=10.0, named=(CAUSE,), verdict="warning")
+    alarm = entry(value=10.0, named=(CAUSE,), verdict="failing", seed=2)
+    wrong = entry(value=10.0, named=("lazy_agent",), verdict="warning", seed=3)
+    twins = [entry(CLEAN, 10.0, seed=seed) for seed in (2, 3)]
+    written = page([TWIN, *twins, right, alarm, wrong])
+    assert "as a warning: 0.33 (" in written
+    assert "which is wrong: 0.33 (" in written
+    nothing = entry("obs_noise", 0.1, named=("unknown",))
+    assert "1 of them are `unknown` at the end" in page([nothing])
+    assert "0 of them are `unknown` at the end" in page([entry("obs_noise", 5.0, named=("unknown",))])

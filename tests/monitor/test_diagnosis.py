@@ -66,3 +66,17 @@ def test_actions_taken_are_counted_with_their_first_step() -> None:
         {"steps": 10, "action": "skipped_update", "count": 2},
         {"steps": 40, "action": "restored", "count": 1},
     ]
+
+
+def test_what_has_not_begun_to_learn_is_unknown_only_once_the_run_is_over() -> None:
+    flat = ("charts/return", WHOLE, 0.01 * NOISE)
+    found = diagnose(case(flat, total_steps=LAST + EVERY))
+    assert (found["verdict"], found["findings"], found["symptoms"]) == ("healthy", [], ["no_learning"])
+
+
+def test_what_is_left_out_of_learning_is_a_warning_where_learning_goes_on() -> None:
+    bad = ("obs_non_finite", AGENT | {"feature": 2}, np.where(np.arange(N) > 9, 1e-3, 0.0))
+    known = {"baselines": {"random": {"return": 0.0, "ci95": [-0.1, 0.1]}, "best_constant": None}}
+    rising = ("charts/return", WHOLE, np.linspace(0.0, 5.0, N))
+    assert diagnose(case(bad, rising, **known))["verdict"] == "warning"
+    assert diagnose(case(bad, ("charts/return", WHOLE, 0.01 * NOISE), **known))["verdict"] == "failing"

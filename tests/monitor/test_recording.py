@@ -203,3 +203,17 @@ def test_places_of_agents_and_layers_survive_the_disk(tmp_path: Path):
     (tmp_path / "000.bin").write_bytes(encode_row(10, np.arange(4.0)))
     (series,) = read_recording(tmp_path).series("obs_peak", agent="blue", feature=1)
     assert (series.where, series.values.tolist()) == ({"group": "g", "agent": "blue", "feature": 1}, [3.0])
+
+
+def test_places_are_found_again_whatever_was_asked_before_and_what_is_cut_off_is_a_recording_of_its_own():
+    found = recording([10, 20, 30], reward_std={RED: [1.0, 2.0, 3.0], BLUE: [4.0, NAN, NAN]})
+    for _ in range(2):  # the second time from the index
+        assert [series.where["agent"] for series in found.series("reward_std", group="g")] == ["red", "blue"]
+        assert [series.values.tolist() for series in found.series("reward_std", agent="red")] == [[1.0, 2.0, 3.0]]
+        assert found.series("reward_std", agent="green") == found.series("reward_std", layer="a") == []
+    found.series("reward_std").clear()  # a list of the caller's own
+    assert len(found.series("reward_std")) == 2
+    early = found.until(20)
+    assert early.steps.tolist() == [10, 20]
+    assert early.series("reward_std", agent="red")[0].values.tolist() == [1.0, 2.0]
+    assert early.until(5).series("reward_std") == []

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from marl_stable.monitor.symptoms import symptoms
+from marl_stable.monitor.symptoms import fails, symptoms, troubles
 from tests.monitor.causes.recordings import AGENT, CONTINUOUS, EVERY, NOISE, WHOLE, N, case, spec, stepped, stuck
 
 RISE = 1 - np.exp(-np.arange(N) / 8.0)
@@ -84,3 +84,32 @@ def test_oscillation_is_a_cycle_that_is_large() -> None:
     waves = np.sin(np.arange(N) * 2 * np.pi / 5)
     assert "oscillation" in names(("charts/return", WHOLE, 2 * RISE + waves))
     assert "oscillation" not in names(("charts/return", WHOLE, 30 * RISE + 0.02 * waves))
+
+
+def test_no_learning_is_no_matter_while_the_return_is_on_its_way_up() -> None:
+    known = {"baselines": {"random": {"return": 0.0}}, "total_steps": 3 * N * EVERY // 2}
+    dip = np.concatenate([np.linspace(0.0, -9.0, N // 2), np.linspace(-9.0, -3.0, N - N // 2)]) + 0.1 * NOISE
+    assert "no_learning" not in names(("charts/return", WHOLE, dip), **known)
+    assert "no_learning" in names(("charts/return", WHOLE, dip), **(known | {"total_steps": N * EVERY}))
+    assert "no_learning" in names(("charts/return", WHOLE, -9.0 + 0.1 * NOISE), **known)
+
+
+def test_collapse_is_told_late_enough_and_of_what_is_still_down() -> None:
+    fell = stepped(10.0, 0.0) + 0.1 * NOISE
+    known = {"baselines": {"random": {"return": 0.0}}}
+    assert "collapse_after_peak" in names(("charts/return", WHOLE, fell), **known)
+    assert names(("charts/return", WHOLE, fell), **known, total_steps=10 * N * EVERY) == []
+    back = np.where(np.arange(N) == N - 1, 10.0, fell)
+    assert "collapse_after_peak" not in names(("charts/return", WHOLE, back), **known)
+
+
+def test_repetition_that_pays_is_seen_and_no_trouble() -> None:
+    known = {"baselines": {"random": {"return": 0.0}, "best_constant": {"return": 5.0}}}
+    same = stuck()[1:]
+    pays = case(("charts/return", WHOLE, 5.0 + 0.1 * NOISE), *same, **known)
+    assert [symptom.name for symptom in symptoms(pays)] == ["repeated_action"]
+    assert troubles(pays) == ()
+    assert not fails(pays)
+    poor = case(("charts/return", WHOLE, 2.0 + 0.1 * NOISE), *same, **known)
+    assert fails(poor, "repeated_action")
+    assert not fails(poor, "oscillation")

@@ -12,8 +12,9 @@ from marl_stable.monitor import calibration
 from marl_stable.monitor.calibration import READS, Bools, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.rewards import constant_action_is_optimal
+from marl_stable.monitor.gains import LATE
 from marl_stable.monitor.recording import Series, Where
-from marl_stable.monitor.symptoms import LATE, SAME, UNRESPONSIVE, kind_of, shows
+from marl_stable.monitor.symptoms import SAME, UNRESPONSIVE, fails, kind_of, shows
 
 SATURATED = 0.9  # share of greedy actions at a bound, or that have all the probability
 FLAT = 0.02  # mean slope of the tanh: the actor's gradient loses all but that
@@ -36,7 +37,7 @@ FAILING = ("no_learning", "repeated_action", "collapse_after_peak")
 )
 def observation_ignored(case: Case) -> list[Hit]:
     """A policy away from its bounds that answers alike to everything, and does not begin to see, in a failing run."""
-    if not shows(case, *FAILING) or constant_action_is_optimal(case):
+    if not fails(case, *FAILING) or constant_action_is_optimal(case):
         return []
     for response in case.recording.series("actions/responsiveness"):
         deaf = response.values < UNRESPONSIVE[kind_of(case, response.where.get("agent"))]
@@ -61,7 +62,7 @@ def observation_ignored(case: Case) -> list[Hit]:
 )
 def actor_saturation(case: Case) -> list[Hit]:
     """An agent at its bounds (or with all probability on one action) that responds to nothing, in a failing run."""
-    if not shows(case, *FAILING) or constant_action_is_optimal(case):
+    if not fails(case, *FAILING) or constant_action_is_optimal(case):
         return []
     for response in case.recording.series("actions/responsiveness"):
         deaf = response.values < UNRESPONSIVE[kind_of(case, response.where.get("agent"))]

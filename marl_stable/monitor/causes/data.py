@@ -7,7 +7,8 @@ import numpy as np
 from marl_stable.monitor.calibration import READS, Bools, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.recording import Series
-from marl_stable.monitor.symptoms import symptoms
+from marl_stable.monitor.spreads import spreads
+from marl_stable.monitor.symptoms import SAME, fails, kind_of
 
 DISPARATE = 100.0  # widest feature over the median one: beyond it, the others drown in a network's first layer
 CLIPPED = 0.2  # share of a feature's values beyond the normaliser's clip: there it tells above or below, nothing else
@@ -81,7 +82,7 @@ def _rescaled(case: Case, series: Series) -> Hit | None:
     if min(abs(change), abs(float(logs[at] - logs[at - 1]))) < np.log(JUMP):
         return None
     clipped = case.recording.series("obs_clipped", **series.where)
-    tamed = bool(clipped) and float(clipped[0].values[-READS:].max()) < CLIPPED and not symptoms(case)
+    tamed = bool(clipped) and float(clipped[0].values[-READS:].max()) < CLIPPED and not fails(case)
     says = "Feature {feature} of {who} changed its scale by a factor of {factor:,.3g} from one iteration to the next."
     return Hit(0.6 if tamed else 0.9, int(series.steps[at]), place(series), {"factor": float(np.exp(change))}, says)
 
@@ -96,22 +97,31 @@ def _rescaled(case: Case, series: Series) -> Hit | None:
 )
 def observation_constant(case: Case) -> list[Hit]:
     """Nothing varies in what an agent of a failing run sees (some games need no eyes), or a feature that did has
-    stopped while others go on."""
+    stopped while others go on; where someone repeats one action by then, that may be what is seen."""
     hits = []
     for features in _by_owner(case.recording.series("obs_std")).values():
         still = [_still(case, series) for series in features]
         if all(mask.all() for mask in still):
-            if not symptoms(case):
+            if not fails(case):
                 continue
             where = {part: name for part, name in place(features[0]).items() if part in ("agent", "group")}
             says = "No feature of {who}'s observations ever varied."
             hits.append(Hit(0.6, 0, where, {"varying_features": 0.0}, says))
             continue
         stopped = [(at, series) for series, mask in zip(features, still, strict=True) if (at := _stopped(series, mask))]
-        if stopped:
+        if stopped and not _someone_repeats(case):
             at, series = min(stopped, key=lambda pair: pair[0])
             hits.append(Hit(0.85, at, place(series), {"features_stopped": float(len(stopped))}))
     return sorted(hits, key=lambda hit: (hit.onset_steps, -hit.confidence))[:1]
+
+
+def _someone_repeats(case: Case) -> bool:
+    """Whether what some agent does is nearly all alike of late, or decided without any chance."""
+    decided = [spread for spread in spreads(case) if bool((spread.entropy[-READS:] < spread.least).all())]
+    return bool(decided) or any(
+        float(same.values[-READS:].max()) >= SAME[kind_of(case, same.where.get("agent"))]
+        for same in case.recording.series("sameness")
+    )
 
 
 def _still(case: Case, series: Series) -> Bools:

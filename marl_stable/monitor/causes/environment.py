@@ -10,7 +10,7 @@ from typing import Any
 from marl_stable.monitor.calibration import READS, began, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.recording import Series
-from marl_stable.monitor.symptoms import shows, symptoms
+from marl_stable.monitor.symptoms import fails, shows
 
 ALWAYS = 0.9  # share of episode ends
 SHORTEST_LIMIT = 10  # steps; shorter games have a last round, and no limit
@@ -73,7 +73,7 @@ def action_range_mismatch(case: Case) -> list[Hit]:
                 where = {"group": group, "dimension": found[kind][0]}
                 says = "In the range of {who}'s actions, {dimensions:.0f} dimensions are wrong: " + words + "."
                 return [Hit(0.97, 0, where, {"dimensions": float(len(found[kind]))}, says)]
-    for cut in case.recording.series("bound_clipped") if symptoms(case) else []:  # who learns may well play the bounds
+    for cut in case.recording.series("bound_clipped") if fails(case) else []:  # who learns may well play the bounds
         means = case.recording.series("preactivation", **cut.where)
         outside = bool(means) and float(means[0].values[0]) > OUTSIDE  # a policy that went there, not a range too small
         if len(cut.values) >= READS and (cut.values > CUT).all() and not outside:

@@ -17,7 +17,7 @@ from marl_stable.monitor.calibration import READS, Bools, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.rates import STUNNED, Layer, is_idle, layers, learning_rate_too_low
 from marl_stable.monitor.recording import Series
-from marl_stable.monitor.symptoms import symptoms
+from marl_stable.monitor.symptoms import fails
 
 SPIKE = 100.0  # largest gradient of an iteration over the usual one
 RECORD = 10.0  # a spike over all gradients before it
@@ -61,7 +61,7 @@ def _spiked(case: Case, peak: Series) -> Hit | None:
     if peak.values[spikes[0]] < RECORD * peak.values[: spikes[0]].max():  # where all is learned, any lesson stands out
         return None
     after, at = _stunned(case, peak, spikes)
-    ill = bool(symptoms(case))
+    ill = fails(case)
     if after is None and not (ill and over[spikes].max() > 10 * SPIKE):
         return None
     confidence = 0.4 if after is None else 0.95 if ill else 0.8
@@ -114,7 +114,7 @@ def vanishing_gradients(case: Case) -> list[Hit]:
 
     Units that are dead, actions at their bounds and steps that are too short look alike, and are told of as such.
     """
-    if not symptoms(case) or learning_rate_too_low(case):
+    if not fails(case) or learning_rate_too_low(case):
         return []
     return [hit for first in _first_layers(case) if (hit := _vanished(case, first)) is not None][:1]
 
@@ -168,7 +168,7 @@ def _dead_or_saturated(case: Case, where: dict[str, Any]) -> bool:
 )
 def recurrent_gradients(case: Case) -> list[Hit]:
     """Only the weights of memory are too large, or only their gradients are, in a run that fails."""
-    if not symptoms(case):
+    if not fails(case):
         return []
     found = [hit for owned in layers(case).values() if (hit := _unremembered(case, owned)) is not None]
     return sorted(found, key=lambda hit: hit.onset_steps)[:1]

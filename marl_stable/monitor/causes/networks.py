@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from marl_stable.monitor.calibration import began, lasting, onset
+from marl_stable.monitor.calibration import Bools, Floats, began, lasting, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
-from marl_stable.monitor.symptoms import shows
+from marl_stable.monitor.symptoms import fails
 
 PROBES = 2  # readings that must agree, of what is read now and then
 FLAT = 4.0  # before the tanh: there it has lost 99.9% of its slope
 GAIN = 5.0  # by which a layer lengthens what it is given; healthy layers stay at 2
-ASLEEP = 0.5  # share of a layer's units
+ASLEEP = 0.95  # share of a layer's units; ReLU layers of runs that learn well have up to 0.9
+FELL_ASLEEP = 0.3  # of a layer's units from one reading to the next, so that most of them are dormant
 RATIO = 0.01  # before any step new and old policy are one
 HARMED = ("no_learning", "repeated_action", "collapse_after_peak", "diverging_loss")
 
@@ -34,7 +35,7 @@ def activation_growth(case: Case) -> list[Hit]:
 
     A policy that does well so plays the bounds, which is healthy.
     """
-    if not shows(case, *HARMED):
+    if not fails(case, *HARMED):
         return []
     found = [*_gains(case), *_answers(case)]
     return sorted(found, key=lambda hit: (hit.onset_steps, -hit.confidence))[:1]
@@ -87,15 +88,23 @@ def _answers(case: Case) -> Iterator[Hit]:
     last_resort=True,
 )
 def dormant_units(case: Case) -> list[Hit]:
-    """Most units of a layer are dormant, and the run fails; many a run that does well has as many."""
-    if not shows(case, *HARMED):
+    """Nearly all units of a layer are dormant, or most were from the start or have become so at once, and the run
+    fails; in many a run that does well most of them fall asleep by and by."""
+    if not fails(case, *HARMED):
         return []
     hits = []
     for share in case.recording.series("dormant"):
-        at = lasting(share.values > ASLEEP, share.steps, PROBES)
+        at = lasting(_asleep(case, share.values), share.steps, PROBES)
         if at is not None:
             hits.append(Hit(0.6, at, place(share), {"dormant": float(share.values[-1])}))
     return sorted(hits, key=lambda hit: (hit.onset_steps, -hit.evidence["dormant"]))[:1]
+
+
+def _asleep(case: Case, share: Floats) -> Bools:
+    """`(n,)` whether nearly all units are dormant, or most since many became so at once; a fresh network is awake."""
+    first = share[:1] if case.config.get("init_from") else np.zeros(1)
+    fell = np.maximum.accumulate(np.diff(share, prepend=first) > FELL_ASLEEP)
+    return np.asarray((share > ASLEEP) | (fell & (share > 0.5)))
 
 
 @cause(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,17 +13,16 @@ from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.networks import uses_batchnorm
 from marl_stable.monitor.causes.rates import learning_rate_too_high, learning_rate_too_low
 from marl_stable.monitor.causes.rewards import leap
-from marl_stable.monitor.symptoms import shows, symptoms
+from marl_stable.monitor.gains import no_better_than_chance
+from marl_stable.monitor.spreads import spreads
+from marl_stable.monitor.symptoms import fails
 
 RATIO = 0.01  # before any step new and old policy are one; rounding makes 1e-7 of it, with tiny deviations 1e-4
 FEW = 0.3  # of the samples are all that counts
 BIAS, STAYS = 0.75, 0.8  # deviations of returns; share that is left of it a third of the run later
 SENSELESS = -0.5  # explained variance, which no bias changes
 WARMED_UP = 12  # readings before values can be expected to have found the returns
-NO_ENTROPY = 0.05  # of the maximum
-NO_DEVIATION = -4.0  # log deviation; what PPO here may not go below is -5
 WIDE = 1.0  # log deviation beyond which a tanh makes of it one bound or the other
-UNIFORM = 0.03  # nats below the maximum, per choice or dimension: as random as can be
 STRONG = 0.1  # weight of an entropy bonus that competes with advantages of deviation 1
 SAYS = (
     "Values of {who} lie {bias_over_return_std:.2g} deviations of returns {side} what came, and stay there: they come "
@@ -56,7 +54,7 @@ def ratio_explosion(case: Case) -> list[Hit]:
 
 
 def _few_samples(case: Case) -> list[Hit]:
-    if not symptoms(case) or learning_rate_too_high(case):
+    if not fails(case) or learning_rate_too_high(case):
         return []
     for share in case.recording.series("effective_samples"):
         at = calibration.onset(share.values < FEW, share.steps)
@@ -90,11 +88,13 @@ def value_normalisation(case: Case) -> list[Hit]:
 
 
 class Bias(NamedTuple):
-    """How far the values of an agent lie above its returns, in deviations of returns, `(n,)`."""
+    """How far the values of an agent lie above its returns, in deviations of returns; and the returns themselves."""
 
     where: dict[str, Any]
     steps: Any
-    values: Floats
+    values: Floats  # (n,)
+    came: Floats  # (n,)
+    spread: Floats  # (n,)
 
 
 def _biases(case: Case) -> Iterator[Bias]:
@@ -106,7 +106,7 @@ def _biases(case: Case) -> Iterator[Bias]:
         steps = np.intersect1d(np.intersect1d(value.steps, came[0].steps), spread[0].steps)
         mean, outcome, std = (s.values[np.isin(s.steps, steps)] for s in (value, came[0], spread[0]))
         if len(steps) and (std > 0).all():
-            yield Bias(place(value), steps, (mean - outcome) / std)
+            yield Bias(place(value), steps, (mean - outcome) / std, outcome, std)
 
 
 def _biased(case: Case, seen: Bias) -> Hit | None:
@@ -123,13 +123,25 @@ def _biased(case: Case, seen: Bias) -> Hit | None:
     apart = (np.sign(late) == np.sign(late[0])).all() and float(np.quantile(np.abs(late), 0.1)) > 0.5 * BIAS
     if level < BIAS or not apart or abs(thirds[2]) < STAYS * abs(thirds[0]):
         return None
-    if _senseless(case, seen) or any(leap(mean) is not None for mean in case.recording.series("reward_mean")):
+    if (
+        _lags(seen)
+        or _senseless(case, seen)
+        or any(leap(mean) is not None for mean in case.recording.series("reward_mean"))
+    ):
         return None
     inside = np.flatnonzero((np.abs(seen.values) < 0.5 * BIAS) | (np.sign(seen.values) != np.sign(late[0])))
     after = int(inside[-1]) + 1 if len(inside) else 0
     side = "above" if late[0] > 0 else "below"
     at = 0 if after < READS else int(seen.steps[after])
     return Hit(0.8, at, seen.where, {"bias_over_return_std": level}, SAYS.replace("{side}", side))
+
+
+def _lags(seen: Bias) -> bool:
+    """Whether returns move away from the values by more than the bias: these are on their way, not in wrong units."""
+    half = len(seen.came) // 2
+    moved = float(np.median(seen.came[-READS:]) - np.median(seen.came[half : half + READS]))
+    level = float(np.median(seen.values[half:]) * np.median(seen.spread[half:]))
+    return abs(moved) > abs(level) and moved * level < 0
 
 
 def _senseless(case: Case, seen: Bias) -> bool:
@@ -152,9 +164,9 @@ def _senseless(case: Case, seen: Bias) -> bool:
 )
 def entropy_collapse(case: Case) -> list[Hit]:
     """Deterministic before anything was learned. What has learned and then decides is healthy."""
-    if not shows(case, *HARMED):
+    if not fails(case, *HARMED) and not no_better_than_chance(case):
         return []
-    for spread in _spreads(case):
+    for spread in spreads(case):
         at = calibration.lasting(spread.entropy < spread.least, spread.steps)
         if at is not None:
             return [Hit(0.6, at, spread.where, {"entropy": float(spread.entropy[-1])})]
@@ -172,7 +184,7 @@ def entropy_collapse(case: Case) -> list[Hit]:
 )
 def entropy_explosion(case: Case) -> list[Hit]:
     """As random as can be to the end, and nothing learned; or deviations so wide that only the bounds are played."""
-    if not shows(case, *HARMED):
+    if not fails(case, *HARMED) and not no_better_than_chance(case):
         return []
     for std in case.recording.series("log_std"):
         at = calibration.lasting(std.values > WIDE, std.steps)
@@ -181,36 +193,8 @@ def entropy_explosion(case: Case) -> list[Hit]:
             return [Hit(0.7, at, place(std), {"std": float(np.exp(std.values[-1]))}, says)]
     coefficient = case.config.get("algo.entropy_coef")
     strong = isinstance(coefficient, int | float) and coefficient >= STRONG
-    for spread in _spreads(case):
+    for spread in spreads(case):
         at = calibration.lasting(spread.entropy > spread.most, spread.steps)
         if at is not None and at <= 0.5 * spread.steps[-1]:
             return [Hit(0.7 if strong else 0.5, at, spread.where, {"entropy": float(spread.entropy[-1])})]
     return []
-
-
-class Spread(NamedTuple):
-    """Nats of a group's policy per choice or dimension, with what is next to none and what next to all."""
-
-    where: dict[str, Any]
-    steps: Any
-    entropy: Floats  # (n,)
-    least: float
-    most: float
-
-
-def _spreads(case: Case) -> Iterator[Spread]:
-    """Of groups whose actions are known. A squashed action is most random where it is uniform between its bounds."""
-    groups = {group["name"]: group for group in (case.facts.get("spec") or {}).get("groups", [])}
-    for entropy in case.recording.series("losses/entropy"):
-        action = groups.get(entropy.where.get("group"), {}).get("action") or {}
-        if "n" in action:
-            options = np.atleast_1d(np.asarray(action["n"], dtype=np.float64))
-            full = float(np.log(options).mean())
-            if full > 0:
-                values = entropy.values / len(options)
-                yield Spread(place(entropy), entropy.steps, values, NO_ENTROPY * full, full - UNIFORM)
-        elif "low" in action:
-            squashed = case.config.get("algo.squash", True) is True
-            values = entropy.values / max(1, len(action["low"]))
-            least = NO_DEVIATION + 0.5 * math.log(2 * math.pi * math.e)
-            yield Spread(place(entropy), entropy.steps, values, least, math.log(2) - UNIFORM if squashed else math.inf)

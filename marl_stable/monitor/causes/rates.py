@@ -12,9 +12,11 @@ import numpy as np
 
 from marl_stable.monitor import calibration
 from marl_stable.monitor.calibration import READS, Bools, Floats
-from marl_stable.monitor.case import Case, Hit, Stage, cause
+from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.networks import activation_growth
-from marl_stable.monitor.symptoms import shows, symptoms
+from marl_stable.monitor.recording import Series
+from marl_stable.monitor.spreads import spreads
+from marl_stable.monitor.symptoms import fails, shows
 
 STUNNED = 0.1  # gradients over what Adam remembers of them
 FAST = 0.03  # rms of a step over that of the weights; healthy networks begin at 0.002 to 0.015
@@ -25,6 +27,7 @@ HUGE_KL = 1.0  # nats per update: not at all the policy that collected
 UNEQUAL = 0.01  # |ratio - 1| before the first step
 TRAVELLED, NOWHERE = 0.1, 0.02  # of the weights, in a whole run: less is not enough to learn; is nothing at all
 IDLE = 0.01  # of Adam's usual direction
+STOPPED = 30.0  # times as far as since then; a schedule that ends at 0 brings 3 from one reading to the next
 LATE, ENOUGH = 0.25, 10  # of the run, and readings, before that can be said
 
 
@@ -122,7 +125,7 @@ def _too_fast(case: Case, network: Network) -> Hit | None:
         return _too_far(case, network)
     onset = int(network.steps[fast[0]])
     kl = _largest_kl(case, onset) if network.where.get("network") == "actor" else 0.0
-    ill = bool(symptoms(case))
+    ill = fails(case)
     if not ill and kl < HUGE_KL:
         return None
     evidence = {"step_over_weights": float(sizes.max())} | ({"approx_kl": kl} if kl else {})
@@ -134,11 +137,11 @@ def _too_far(case: Case, network: Network) -> Hit | None:
     """Steps that look usual by the weights, and yet make another policy of it: through many layers they multiply."""
     said = case.recording.series("losses/approx_kl", group=network.where.get("group"))
     moved = case.recording.series("update_ratio", **network.where)
-    if network.where.get("network") != "actor" or not said or not moved or not symptoms(case):
+    if network.where.get("network") != "actor" or not said or not moved or not fails(case):
         return None
     if any(hit.onset_steps <= 0 for hit in activation_growth(case)):
         return None  # weights that are too large from the start make any step one too far
-    kl = said[0]
+    kl = _of_random_policies(case, said[0])
     far = calibration.persistent(kl.values > HUGE_KL, 2, READS)
     if not far.any() or any((s.values > UNEQUAL).any() for s in case.recording.series("first_ratio")):
         return None  # where ratios are not 1 before the first step, they say nothing of steps
@@ -147,6 +150,17 @@ def _too_far(case: Case, network: Network) -> Hit | None:
     evidence = {"approx_kl": float(kl.values.max()), "step_over_weights": float(moved[0].values.max())}
     rate = _proposed(case, network, 10 * USUAL_STEP)
     return Hit(0.85, 0 if first == 0 else int(kl.steps[first]), network.where, evidence, says, rate)
+
+
+def _of_random_policies(case: Case, kl: Series) -> Series:
+    """Without the readings from the collapse of the entropy on: between policies that are nearly deterministic, any
+    step is many nats."""
+    for spread in spreads(case):
+        if spread.where == place(kl):
+            narrow = calibration.lasting(spread.entropy < spread.least, spread.steps)
+            left = kl.steps < (np.inf if narrow is None else narrow)
+            return kl._replace(steps=kl.steps[left], values=kl.values[left])
+    return kl
 
 
 def _step_sizes(case: Case, network: Network) -> Floats:
@@ -189,12 +203,16 @@ def _proposed(case: Case, network: Network, size: float) -> dict[str, Any]:
     "Raise the learning rate.",
 )
 def learning_rate_too_low(case: Case) -> list[Hit]:
-    """Weights have gone next to nowhere although gradients come, and nothing is learned or can have been."""
+    """Weights have gone next to nowhere although gradients come, and nothing is learned or can have been; or they have
+    all but stopped at once, while gradients go on."""
     planned = case.facts.get("total_steps") or 0
     if not len(case.recording.steps) or case.recording.steps[-1] < LATE * planned:
         return []
     idle = shows(case, "no_learning")
-    hits = [hit for network in networks(case) if (hit := _too_slow(case, network, idle)) is not None]
+    known = list(networks(case))
+    hits = [hit for network in known if (hit := _too_slow(case, network, idle)) is not None]
+    if not hits:
+        return [hit for network in known if (hit := _stopped(case, network, idle)) is not None][:1]
     return sorted(hits, key=lambda hit: hit.evidence["travelled"])[:1]
 
 
@@ -206,6 +224,33 @@ def _too_slow(case: Case, network: Network, idle: bool) -> Hit | None:
     size = float(np.median(network.moved[moving])) / (steps_each(case, str(network.where.get("network"))) or 1.0)
     evidence = {"travelled": travelled, "step_over_weights": size}
     return Hit(0.85 if idle else 0.7, 0, network.where, evidence, config=_proposed(case, network, size))
+
+
+def _stopped(case: Case, network: Network, idle: bool) -> Hit | None:
+    """Since when each iteration has moved the weights by a small part of what it did just before."""
+    moving = np.flatnonzero(network.moved > 0)
+    moved, steps = network.farthest[moving], network.steps[moving]
+    if len(moved) < 3 * READS or _held_back(case, network.where):
+        return None
+    usual = np.median(np.lib.stride_tricks.sliding_window_view(moved, READS), axis=1)  # of READS readings from each on
+    since = np.maximum.accumulate(moved[::-1])[::-1]  # the largest from each on
+    slow = np.flatnonzero(STOPPED * since[READS : 1 - READS] < usual[:-READS])
+    if not len(slow):
+        return None
+    at = int(slow[0]) + READS
+    for memory in case.recording.series("adam_memory", **network.where):
+        if np.median(memory.values[memory.steps >= steps[at]]) < STUNNED:
+            return None
+    for norm in case.recording.series("grad_norm", **network.where):
+        before, after = (norm.values[mask] for mask in (norm.steps < steps[at], norm.steps >= steps[at]))
+        if not len(before) or np.median(after) < np.median(before) / STOPPED:
+            return None
+    evidence = {"before": float(usual[at - READS]), "after": float(np.median(moved[at:]))}
+    says = (
+        "An iteration moves the weights of the {network} of {who} by {after:.1e} of their size {since}, and by "
+        "{before:.1e} before."
+    )
+    return Hit(0.85 if idle else 0.7, int(steps[at]), network.where, evidence, says, {})
 
 
 def _held_back(case: Case, where: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from marl_stable.monitor.calibration import READS
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.data import non_finite
 from marl_stable.monitor.recording import Series
-from marl_stable.monitor.symptoms import shows, symptoms
+from marl_stable.monitor.symptoms import fails, shows, troubles
 
 SMALLEST, LARGEST = 0.1, 30.0  # deviations of returns that networks learn without help
 MILD = 10.0  # times beyond these: no finding where the run shows no symptom
@@ -118,9 +118,11 @@ def _size(case: Case, series: Series) -> float:
 )
 def reward_outliers(case: Case) -> list[Hit]:
     """Single rewards far beyond all others: measured against the usual 99.9th percentile, so that the goals of a sparse
-    task, which are rare and large but alike, are none."""
+    task, which are rare and large but alike, are none; nor are all rewards where their scale has changed."""
     hits = []
     for peak in case.recording.series("reward_peak"):
+        if rescaled(case, peak.where) is not None:
+            continue
         large = case.recording.series("reward_p999", **peak.where)
         usual = _usual(large[0].values if large else np.zeros(1), peak.values)
         beyond = peak.values > OUTLIER * usual
@@ -184,7 +186,7 @@ def _scale(case: Case, beyond: Callable[[float], bool], larger: bool) -> list[Hi
 def _of_scale(case: Case, extreme: bool) -> float:
     """How certain it is that a scale does harm. In a loop that is not this package's nobody knows what normalises: a
     scale alone is no fault there, and one that is not extreme is named after all others."""
-    seen = symptoms(case)
+    seen = troubles(case)
     if case.config.get("loop") != "own":
         return 0.9 if extreme or seen else 0.0
     ill = any(symptom.name != "non_finite" for symptom in seen)
@@ -225,14 +227,22 @@ def leap(series: Series) -> tuple[int, float, float, float] | None:
         return None
     changes = np.diff(values)
     noise = calibration.sigma(changes) + 1e-9 * float(np.abs(values).max())
-    at = int(np.abs(changes[READS : len(changes) - READS + 1]).argmax()) + READS + 1
-    before, after = float(np.median(values[max(0, at - 5) : at])), float(np.median(values[at : at + 5]))
-    size = abs(float(changes[at - 1]))
-    beside = np.delete(changes[max(0, at - 1 - READS) : at + READS], min(READS, at - 1))
+    last = int(np.abs(changes[READS : len(changes) - READS + 1]).argmax()) + READS  # of the changes that are the leap
+    first, alone = last, ALONE
+    for near in (last - 1, last + 1):  # what begins within an iteration is spread over two of them
+        if changes[near] * changes[last] > 0 and abs(changes[near]) > JUMP_Z * noise:
+            first, last, alone = min(near, last), max(near, last), 2 * ALONE
+            break
+    before, after = (
+        float(np.median(values[max(0, first - 4) : first + 1])),
+        float(np.median(values[last + 1 : last + 6])),
+    )
+    size = abs(float(changes[first : last + 1].sum()))
+    beside = np.concatenate([changes[max(0, first - READS) : first], changes[last + 1 : last + 1 + READS]])
     z = size / noise if noise > 0 else 0.0
-    if z < JUMP_Z or size < ALONE * float(np.abs(beside).max()) or abs(after - before) < 0.5 * size:
+    if z < JUMP_Z or size < alone * float(np.abs(beside).max()) or abs(after - before) < 0.5 * size:
         return None
-    return int(series.steps[at]), before, after, z
+    return int(series.steps[first + 1]), before, after, z
 
 
 def begins(case: Case, series: Series, row: int) -> bool:
@@ -256,15 +266,24 @@ def _normalised(case: Case) -> bool:
     NORMALISED,
 )
 def reward_offset(case: Case) -> list[Hit]:
-    """A constant in the reward that dwarfs what actions change of it, from the start; later it is a shift."""
-    if _normalised(case) and not symptoms(case):
-        return []
+    """A constant in the reward that dwarfs what actions change of it, from the start; later it is a shift. Where it is
+    normalised away, the run has to fail for it to be told, or the critic to know nothing of how returns differ."""
+    harmless = _normalised(case) and not fails(case)
     for mean in case.recording.series("reward_mean"):
         ratio = _offset(case, mean.where.get("agent"))
-        if ratio > OFFSET:
+        if ratio > OFFSET and not (harmless and not _nothing_explained(case, mean.where)):
             evidence = {"offset_over_scale": ratio, "reward_mean": float(np.median(mean.values[:READS]))}
             return [Hit(0.9, 0, place(mean), evidence)]
     return []
+
+
+def _nothing_explained(case: Case, where: dict[str, Any]) -> bool:
+    """Whether the critic, in the latter half, has been no better than the mean of returns."""
+    explained = case.recording.series("explained_variance", **where)
+    return any(
+        len(series.values) >= 2 * READS and float(np.median(series.values[len(series.values) // 2 :])) < 0
+        for series in explained
+    )
 
 
 def _offset(case: Case, agent: str | None) -> float:

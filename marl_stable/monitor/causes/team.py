@@ -9,13 +9,15 @@ import numpy as np
 from marl_stable.monitor import calibration
 from marl_stable.monitor.calibration import READS
 from marl_stable.monitor.case import Case, Hit, Stage, cause
+from marl_stable.monitor.gains import LATE
 from marl_stable.monitor.recording import Series
-from marl_stable.monitor.symptoms import LATE, shows, symptoms
+from marl_stable.monitor.symptoms import fails, symptoms
 
 ERRORS = 2.0  # standard errors by which a loss may be larger than it was measured
 CERTAIN = 5.0  # standard errors that a team mate's loss must exceed, for there to be anything to contribute
 SMALL = 0.2  # of the largest loss in the team: more is a contribution, if a smaller one
 ALIKE = 1e-4  # distance of an agent's answers from the group's mean answer; 0.006 and more once anything was learned
+ROUNDING = 1e-5  # of the range of what is seen
 FAILING = ("no_learning", "identical_agents", "collapse_after_peak")
 
 
@@ -29,7 +31,10 @@ FAILING = ("no_learning", "identical_agents", "collapse_after_peak")
     "agent has nothing to do, this is no fault.",
 )
 def lazy_agent(case: Case) -> list[Hit]:
-    """An agent that could as well act at random, in a team whose others could not.
+    """An agent that could as well act at random, in a team whose others could not, and those of its own group least.
+
+    An agent that is alone in its role has none to be measured by: what it has to give may be little, or not called for
+    yet. It is told of only where nothing is learned, and in doubt.
 
     `contributions` is {agent: {"loss": mean return that is lost when it acts at random, "error": standard error}}.
     """
@@ -43,12 +48,25 @@ def lazy_agent(case: Case) -> list[Hit]:
     largest = max(loss for loss, _ in measured.values())
     if not any(loss > CERTAIN * error for loss, error in measured.values()):
         return []
+    failed = fails(case, "no_learning", "collapse_after_peak")
     hits = [
-        Hit(0.7, 0, {"agent": agent}, {"loss": loss, "error": error, "largest": largest})
+        Hit(
+            0.7 if _others_do(case, agent, measured) else 0.45,
+            0,
+            {"agent": agent},
+            {"loss": loss, "error": error, "largest": largest},
+        )
         for agent, (loss, error) in measured.items()
-        if loss + ERRORS * error < SMALL * largest
+        if loss + ERRORS * error < SMALL * largest and (failed or _others_do(case, agent, measured))
     ]
     return sorted(hits, key=lambda hit: hit.evidence["loss"])[:1]
+
+
+def _others_do(case: Case, agent: str, measured: dict[str, tuple[float, float]]) -> bool:
+    """Whether another agent of the same group is missed for sure; where groups are not known, all are of one."""
+    groups = (case.facts.get("spec") or {}).get("groups", [])
+    peers = next((group["agents"] for group in groups if agent in group["agents"]), list(measured))
+    return any(loss > CERTAIN * error for name, (loss, error) in measured.items() if name in peers and name != agent)
 
 
 @cause(
@@ -62,8 +80,11 @@ def lazy_agent(case: Case) -> list[Hit]:
     last_resort=True,
 )
 def identical_policies(case: Case) -> list[Hit]:
-    """A group whose agents cannot differ, in a run that has learned nothing or where all do the same at every step."""
-    if not shows(case, *FAILING) or _constant_is_best(case):
+    """A group whose agents cannot differ, in a run that has learned nothing or where all do the same at every step; or
+    whose agents all see the same since some step, which they did not before."""
+    if lost := _views_lost(case):
+        return lost
+    if not fails(case, *FAILING) or _constant_is_best(case):
         return []
     for group, members in _groups(case.recording.series("diversity")).items():
         late = [series.values[series.steps >= LATE * case.recording.steps[-1]][-READS:] for series in members]
@@ -78,20 +99,46 @@ def _same_views(case: Case) -> list[Hit]:
     alike = [symptom for symptom in symptoms(case) if symptom.name == "identical_agents"]
     for symptom in alike:
         group = symptom.where.get("group")
-        seen: dict[Any, list[Series]] = {}
-        for series in case.recording.series("obs_mean", group=group):
-            seen.setdefault(series.where.get("feature"), []).append(series)
-        varying = [parts for parts in seen.values() if len(parts) > 1 and np.ptp(parts[0].values) > 0]
+        varying = _varying(case, group)
         if varying and all(_equal(parts) for parts in varying):
             says = "Agents of {who} see exactly the same and do the same: what each sees of its own does not reach it."
             return [Hit(0.6, symptom.onset_steps, {"group": group}, {"features": float(len(varying))}, says)]
     return []
 
 
+def _views_lost(case: Case) -> list[Hit]:
+    """Groups whose agents saw different things at first, and exactly the same at all of the latest readings."""
+    for group in {series.where.get("group"): None for series in case.recording.series("equal_actions")}:
+        since = [_equal_since(parts) for parts in _varying(case, group)]
+        known = [at for at in since if at is not None]
+        if since and len(known) == len(since) and max(known) > 0:
+            says = "Agents of {who} have seen exactly the same {since}: what each sees of its own no longer reaches it."
+            return [Hit(0.8, max(known), {"group": group}, {"features": float(len(since))}, says)]
+    return []
+
+
+def _varying(case: Case, group: str | None) -> list[list[Series]]:
+    """What each agent of a group sees of a feature, for the features that vary."""
+    seen: dict[Any, list[Series]] = {}
+    for series in case.recording.series("obs_mean", group=group):
+        seen.setdefault(series.where.get("feature"), []).append(series)
+    return [parts for parts in seen.values() if len(parts) > 1 and np.ptp(parts[0].values) > 0]
+
+
 def _equal(parts: list[Series]) -> bool:
-    first = parts[0].values
-    late = slice(-max(READS, len(first) // 3), None)
-    return all(len(other.values) == len(first) and np.array_equal(other.values[late], first[late]) for other in parts)
+    since = _equal_since(parts)
+    steps = parts[0].steps
+    return since is not None and since <= steps[-max(READS, len(steps) // 3)]
+
+
+def _equal_since(parts: list[Series]) -> int | None:
+    """Since which step all agents see the same; 0 where they always did, None where they do not."""
+    first = parts[0]
+    if any(len(other.values) != len(first.values) for other in parts):
+        return None
+    near = ROUNDING * float(np.ptp(first.values))  # the same numbers, added up in another order
+    unequal = np.any([np.abs(other.values - first.values) > near for other in parts], axis=0)
+    return calibration.lasting(~unequal, first.steps)
 
 
 def _constant_is_best(case: Case) -> bool:

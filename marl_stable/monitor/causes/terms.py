@@ -24,7 +24,7 @@ from marl_stable.monitor.accounts import (
 )
 from marl_stable.monitor.calibration import READS
 from marl_stable.monitor.case import Case, Hit, Stage, cause
-from marl_stable.monitor.symptoms import shows
+from marl_stable.monitor.symptoms import fails, shows
 
 RULES = 0.9  # share of the variance of advantages
 NOISY = 0.5  # such a share of what nobody can move drowns the rest
@@ -118,7 +118,7 @@ def _improves(terms: list[Term]) -> bool:
 def reward_terms_conflict(case: Case) -> list[Hit]:
     """A term and the sum of the others undo each other all along: nearly wholly, or as good as that in a run that gets
     nowhere."""
-    hits, stuck = [], shows(case, *STUCK)
+    hits, stuck = [], fails(case, *STUCK)
     for terms in accounts(case):
         for term in terms:
             read = term.figures["conflict"]

@@ -53,3 +53,10 @@ def test_observations_that_are_no_numbers() -> None:
     assert hit.onset_steps == 11 * EVERY
     assert hit.where == {"agent": "agent_0", "feature": 2}
     assert not found("observation_non_finite", case(feature(1, 0.0, "obs_non_finite")))
+
+
+def test_feature_that_stops_where_somebody_repeats_an_action_is_what_is_seen_of_it() -> None:
+    stops = *USUAL, feature(4, stepped(1.0, 0.0))
+    assert not found("observation_constant", case(*stops, ("sameness", AGENT, stepped(0.4, 1.0))))
+    assert not found("observation_constant", case(*stops, ("losses/entropy", {"group": "agent"}, stepped(1.0, 0.001))))
+    assert found("observation_constant", case(*stops, ("sameness", AGENT, 0.4)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,3 +83,16 @@ def test_ratios_before_the_first_step_accuse_batchnorm_where_there_is_some() -> 
     assert networks.batchnorm_mismatch(case({"first_ratio": off}, place, **own))
     assert networks.batchnorm_mismatch(case({"first_ratio": off}, place)) == []
     assert networks.batchnorm_mismatch(case({"first_ratio": 5e-7}, place, **own)) == []
+
+
+def test_many_dormant_units_are_usual_unless_they_fell_asleep_at_once() -> None:
+    place = at("hidden.1")
+    slowly = np.linspace(0.3, 0.9, N)
+    assert networks.dormant_units(case({"dormant": slowly}, place)) == []
+    at_once = {"dormant": np.where(np.arange(N) > 9, 0.7, 0.2)}
+    assert networks.dormant_units(case(at_once, place))[0].onset_steps == 11 * PER
+    assert networks.dormant_units(case({"dormant": np.linspace(0.3, 0.99, N)}, place))
+    taken = {"dormant": 0.8}  # with the weights of another run, where it came by and by
+    assert networks.dormant_units(case(taken, place))
+    known = case(taken, place)
+    assert networks.dormant_units(replace(known, config={**known.config, "init_from": "other"})) == []

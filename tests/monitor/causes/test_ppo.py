@@ -139,3 +139,15 @@ def test_an_unsquashed_gaussian_has_no_most_random_answer_but_deviations_can_be_
     )
     assert hits[0].evidence["std"] == pytest.approx(math.exp(1.6))
     assert hits[0].onset_steps == 21 * PER
+
+
+def test_values_behind_returns_that_run_away_from_them_are_on_their_way() -> None:
+    came = np.linspace(-9.0, 3.0, N)
+    seen = {"value_mean": came - 1.0, "return_mean": came, "return_std": 1.0, "first_ratio": 0.0}
+    assert ppo.value_normalisation(case(seen, LEARNED)) == []
+    assert ppo.value_normalisation(case(seen | {"value_mean": came + 1.0}, LEARNED))  # before them
+
+
+def test_a_policy_without_randomness_that_gained_nothing_needs_no_further_symptom() -> None:
+    little = np.linspace(-10, -9.8, N) + 0.3 * np.sin(np.arange(N))
+    assert ppo.entropy_collapse(case({"losses/entropy": 0.01}, little))

@@ -69,3 +69,14 @@ def test_weights_that_something_else_holds_are_no_rate_too_low(held: dict[str, f
 
 def test_nothing_is_said_of_a_rate_too_low_in_the_first_quarter_of_a_run() -> None:
     assert rates.learning_rate_too_low(case(moving(2e-4) | FAILED, total=10 * N * PER)) == []
+
+
+def test_steps_that_all_but_stop_are_a_rate_too_low_since_then() -> None:
+    change = np.where(np.arange(N) >= 20, 2e-5, 0.02)
+    hits = rates.learning_rate_too_low(case(moving(change) | LEARNED | {"grad_norm": 1.0}))
+    assert (hits[0].onset_steps, hits[0].confidence) == (21 * PER, 0.7)
+    assert hits[0].says is not None
+    quiet = {"grad_norm": np.where(np.arange(N) >= 20, 1e-4, 1.0)}  # it is the gradients that have gone
+    assert rates.learning_rate_too_low(case(moving(change) | LEARNED | quiet)) == []
+    schedule = moving(0.02 * np.linspace(1.0, 1 / N, N))
+    assert rates.learning_rate_too_low(case(schedule | LEARNED | {"grad_norm": 1.0})) == []

@@ -125,3 +125,40 @@ def test_rewards_that_are_no_numbers_are_named_where_most_of_them_were() -> None
     assert hit.onset_steps == 4 * EVERY
     assert hit.where == {"agent": "agent_0"}
     assert not found("reward_non_finite", case(("reward_non_finite", AGENT, 0.0)))
+
+
+def test_shift_that_begins_within_an_iteration_is_spread_over_two_readings() -> None:
+    mean = stepped(-1.0, 9.0) + 0.05 * NOISE
+    mean[N // 2] = 2.0
+    hit = found("reward_shift", case(*paid(mean)))[0]
+    assert hit.onset_steps == (N // 2 + 1) * EVERY
+    assert hit.evidence["after"] == pytest.approx(9.0, abs=0.2)
+
+
+def test_shift_of_a_dense_reward_is_beyond_what_a_policy_gains_at_once_and_a_critic_may_be_surprised() -> None:
+    mean = (*paid(stepped(-0.8, 0.8) + 0.01 * NOISE)[:2], ("reward_peak", AGENT, 4.0), ("reward_zero", AGENT, 0.0))
+    surprise = ("grad_spike", AGENT | {"network": "critic"}, np.where(np.arange(N) == N // 2, 1.0, 0.0))
+    assert found("reward_shift", case(*mean, surprise, ("reward_std", AGENT, 0.3)))
+    assert not found("reward_shift", case(*mean, ("reward_std", AGENT, 1.0)))
+
+
+def test_a_leap_between_the_end_of_long_episodes_and_the_next_is_no_shift() -> None:
+    mean = paid(stepped(1.0, -1.0) + 0.01 * NOISE)
+    ends = np.where(np.arange(N) == N // 2 - 1, 1_000.0, np.nan)
+    assert not found("reward_shift", case(*mean, ("charts/episode_length", WHOLE, ends)))
+    assert found("reward_shift", case(*mean, ("charts/episode_length", WHOLE, 25.0)))
+
+
+def test_offset_that_is_normalised_is_told_of_where_critics_explain_nothing() -> None:
+    series = ("reward_mean", AGENT, 999.0), ("reward_std", AGENT, 0.3), ("charts/return", WHOLE, np.linspace(0, 1, N))
+    known = {"config": {"algo.normalize_value": True}, "preflight": rewards(return_std=4e3, offset_ratio=3e3)}
+    assert found("reward_offset", case(*series, ("explained_variance", AGENT, -0.8), **known))
+    assert not found("reward_offset", case(*series, ("explained_variance", AGENT, 0.5), **known))
+
+
+def test_rewards_of_another_scale_are_no_outliers() -> None:
+    scale = stepped(1.0, 1e-4, 10)
+    series = ("reward_mean", AGENT, -scale), ("reward_std", AGENT, 0.3 * scale), ("reward_peak", AGENT, 2.0 * scale)
+    changed = case(*series, ("reward_p999", AGENT, 1.4 * scale))
+    assert not found("reward_outliers", changed)
+    assert found("reward_scale_too_small", changed)

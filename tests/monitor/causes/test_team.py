@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from marl_stable.monitor.case import CAUSES
-from tests.monitor.causes.recordings import AGENT, NOISE, WHOLE, N, case, found
+from tests.monitor.causes.recordings import AGENT, EVERY, NOISE, WHOLE, N, case, found, spec
 
 OTHER = AGENT | {"agent": "agent_1"}
 FLAT, WELL = ("charts/return", WHOLE, 0.01 * NOISE), ("charts/return", WHOLE, np.linspace(0.0, 1.0, N))
@@ -65,3 +65,22 @@ def test_to_be_alike_is_right_where_one_action_is_best() -> None:
     }
     same = ("diversity", AGENT, 0.0), ("diversity", OTHER, 0.0)
     assert not found("identical_policies", case(*same, FLAT, ("equal_actions", AGENT, 1.0), baselines=known))
+
+
+def test_an_agent_alone_in_its_role_is_lazy_only_where_the_run_fails() -> None:
+    game = spec()
+    roles = [game["groups"][0] | {"name": name, "agents": [name]} for name in ("agent_0", "agent_1")]
+    facts = {"contributions": contributions((0.0, 0.1), (9.0, 0.3)), "spec": game | {"groups": roles}}
+    assert not found("lazy_agent", case(WELL, **facts))
+    (hit,) = found("lazy_agent", case(FLAT, **facts))
+    assert (hit.where, hit.confidence) == ({"agent": "agent_0"}, 0.45)
+
+
+def test_agents_that_come_to_see_the_same_have_lost_what_is_their_own() -> None:
+    present = ("diversity", AGENT, 0.1), ("equal_actions", AGENT, 0.4), ("equal_actions", OTHER, 0.4)
+    own = ("obs_mean", AGENT | {"feature": 0}, NOISE)
+    late = np.where(np.arange(N) < 20, NOISE[::-1], NOISE * (1 + 1e-8))  # added up in another order
+    hit = found("identical_policies", case(*present, own, ("obs_mean", OTHER | {"feature": 0}, late), WELL))[0]
+    assert (hit.where, hit.onset_steps) == ({"group": "agent"}, 21 * EVERY)
+    always = ("obs_mean", OTHER | {"feature": 0}, NOISE)
+    assert not found("identical_policies", case(*present, own, always, WELL))  # some games are so
