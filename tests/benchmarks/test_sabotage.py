@@ -164,7 +164,7 @@ def test_log_probabilities_are_misremembered() -> None:
 
 def test_observations_are_moved_while_learning_alone() -> None:
     run, healthy = made("mappo", algo__update_epochs=4), made("mappo", algo__update_epochs=4)
-    plant(run, "moved_observations", 3.0)
+    plant(run, "moved_observations", 6.0)
     obs = run.obs["agent"]
     acted = learner(run).normalized(obs)
     assert torch.equal(acted, learner(run).obs_norm(obs))
