@@ -50,7 +50,8 @@ def _far_from_returns(case: Case) -> list[Hit]:
         at = np.isin(value.steps, mean.steps)
         if at.sum() != len(mean.values) or len(spread.values) != len(mean.values) or spread.values.min() <= 0:
             continue
-        gap = np.abs(value.values[at] - mean.values) / spread.values
+        with np.errstate(invalid="ignore"):  # where all are infinite nothing is told
+            gap = np.abs(value.values[at] - mean.values) / spread.values
         grows = curves.trend(error.steps, np.log(np.maximum(error.values, 1e-12)))
         if gap[-READS:].min() > APART and error.values[-READS:].min() > ERROR and grows.z > 3:
             since = calibration.onset(gap > APART, mean.steps) or 0

@@ -106,7 +106,9 @@ def _biases(case: Case) -> Iterator[Bias]:
         steps = np.intersect1d(np.intersect1d(value.steps, came[0].steps), spread[0].steps)
         mean, outcome, std = (s.values[np.isin(s.steps, steps)] for s in (value, came[0], spread[0]))
         if len(steps) and (std > 0).all():
-            yield Bias(place(value), steps, (mean - outcome) / std, outcome, std)
+            with np.errstate(invalid="ignore"):  # where all are infinite nothing is told
+                off = (mean - outcome) / std
+            yield Bias(place(value), steps, off, outcome, std)
 
 
 def _biased(case: Case, seen: Bias) -> Hit | None:

@@ -30,3 +30,11 @@ def test_values_that_leave_returns_behind_with_growing_errors() -> None:
     assert hit.evidence["value_over_return"] > 3
     calm = ("value_mean", AGENT, -4.0), ("td_scale", AGENT, 0.5 + 0.01 * NOISE)
     assert not found("critic_divergence", case(*usual, *calm))
+
+
+def test_where_values_returns_and_deviations_are_infinite_nothing_is_told_and_nothing_warned_of() -> None:
+    without_end = np.where(np.arange(N) < N // 2, -5.0, -np.inf)
+    usual = PAID, ("infeasible", AGENT, 0.0), ("return_mean", AGENT, without_end), ("return_std", AGENT, np.inf)
+    of = case(*usual, ("value_mean", AGENT, without_end), ("td_scale", AGENT, 0.5))
+    assert not found("critic_divergence", of)
+    assert not found("value_normalisation", of)
