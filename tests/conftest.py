@@ -13,6 +13,7 @@ import pytest
 from marl_stable.interruption import Signals
 from marl_stable.investigate import contributions, control, effects
 from tests.runs import Asked, shorten_baselines
+from tests.trainings import Behaviour, stand_in
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +66,9 @@ def small_files() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> Callable[[Behaviour], list[tuple[str, str]]]:
+    """Put a tiny script in the place of `train`, which does as a behaviour says; what was begun."""
+    return lambda behaviour: stand_in(monkeypatch, behaviour)

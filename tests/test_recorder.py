@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marl_stable.cli import main
-from marl_stable.cli.train import EXIT
+from marl_stable.cli.words import EXIT
 from marl_stable.diagnosing import diagnose_run
 from marl_stable.interruption import Signals
 from marl_stable.monitor.recording import read_recording, row_type

@@ -29,7 +29,6 @@ from marl_stable.sweep import command, grid, plan, processes, results
 from marl_stable.sweep.plan import Member, Point
 from marl_stable.types import UsageError
 from tests.runs import ROOT, TINY, metadata, start
-from tests.trainings import Behaviour, stand_in
 
 FLAGS = [word for pair in TINY.items() for word in pair]
 
@@ -38,12 +37,6 @@ FLAGS = [word for pair in TINY.items() for word in pair]
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(processes, "SECONDS_BETWEEN_LOOKS", 0.02)
-
-
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> Callable[[Behaviour], list[tuple[str, str]]]:
-    """Put a tiny script in the place of `train`, which does as a behaviour says; what was begun."""
-    return lambda behaviour: stand_in(monkeypatch, behaviour)
 
 
 def well(member: Member) -> tuple[float, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from marl_stable.sweep import processes, study, study_command
 from marl_stable.sweep.plan import Member
 from marl_stable.sweep.trials import _locked
 from tests.runs import TINY, metadata, start
-from tests.trainings import Behaviour, stand_in
 
 optuna = pytest.importorskip("optuna", reason="studies need Optuna: pip install 'marl_stable[optuna]'")
 
@@ -29,12 +27,6 @@ SWEEP = ["sweep", *FLAGS, *SEARCH, "--study", "s.journal", "--jobs", "1"]
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(processes, "SECONDS_BETWEEN_LOOKS", 0.02)
-
-
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> Callable[[Behaviour], list[tuple[str, str]]]:
-    """Put a tiny script in the place of `train`, which does as a behaviour says; what was begun."""
-    return lambda behaviour: stand_in(monkeypatch, behaviour)
 
 
 def well(member: Member) -> tuple[float, str]:

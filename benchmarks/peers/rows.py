@@ -110,7 +110,7 @@ def _python_envs() -> Row:
         "python_envs",
         "mpe2/simple_spread_v3, random actions, 8 copies in 2 processes",
         [
-            Arm("ours", "ours_python_envs", play),
+            Arm("ours", "ours_random", play | {"env": "mpe2/simple_spread_v3"}),
             Arm("one raw environment", "raw_mpe2", {"steps": 2_000}),
             Arm("SuperSuit, 2 processes", "supersuit_envs", play, "supersuit"),
             Arm("AgileRL, 8 processes", "agilerl_envs", play | {"steps": 100}, "agilerl"),

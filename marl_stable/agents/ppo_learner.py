@@ -34,7 +34,7 @@ from marl_stable.returns import explained_variance, finished, gae, gae_by_turns
 from marl_stable.types import Group
 
 VALUE_CLIP = 10.0  # deviations
-SHORTEST_STEP = 1e-3  # 1 - gamma, where values are guessed: no horizon is longer than a thousand steps
+LONGEST_HORIZON = 1_000.0  # steps, where values are guessed
 
 
 class PPOLearner(GroupLearner):
@@ -138,8 +138,8 @@ class PPOLearner(GroupLearner):
         centre, scale = robust(self._earned(reward).double().flatten(0, 1), alive.flatten(0, 1))
         acted = torch.stack([(self.rollout.terminated & alive).sum((0, 1)), alive.sum((0, 1))])
         ended, steps = distributed.total(acted)
-        horizon = 1 / (1 - gamma * (1 - ended / steps.clamp_min(1))).clamp_min(SHORTEST_STEP)
-        noise = scale / math.sqrt(max(1 - gamma**2, SHORTEST_STEP))  # of returns, were rewards independent
+        horizon = (1 / (1 - gamma * (1 - ended / steps.clamp_min(1)))).clamp_max(LONGEST_HORIZON)
+        noise = scale / math.sqrt(max(1 - gamma**2, 1 / LONGEST_HORIZON))  # of returns, were rewards independent
         self.value_norm.expect(centre * horizon, torch.where(noise > 0, noise, 1.0))
 
     def _earned(self, reward: Tensor) -> Tensor:

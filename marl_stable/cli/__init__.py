@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from marl_stable.cli import check, diagnose, ladder, listing, play, reward, selftest, sweep, train
-from marl_stable.cli.words import Usage, say
+from marl_stable.cli.words import EXIT, Usage, say
 from marl_stable.conversion import unknown
 from marl_stable.types import EnvironmentFailure, UsageError
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return EXIT["interrupted"]
 
 
 def _run_command(words: list[str]) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from marl_stable.cli.configured import configured, fields_of, run_config
-from marl_stable.cli.words import Usage, say
+from marl_stable.cli.words import EXIT, Usage, say
 from marl_stable.config import RunConfig
 from marl_stable.envs import catalog
 
 USAGE = Usage("ladder", "PRESET [flags] [--json]")
 OWN = ("rung_steps", "seeds", "json")
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -33,4 +32,4 @@ def ladder(words: list[str]) -> int:
     from marl_stable import ladder as steps
 
     config = run_config(asked, OWN)
-    return 0 if steps.report(config, asked.rung_steps, asked.seeds, asked.json, say) else INTERRUPTED
+    return 0 if steps.report(config, asked.rung_steps, asked.seeds, asked.json, say) else EXIT["interrupted"]

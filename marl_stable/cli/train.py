@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marl_stable.cli.configured import configured
-from marl_stable.cli.words import Usage
+from marl_stable.cli.words import EXIT, Usage
 from marl_stable.config import RunConfig
 from marl_stable.envs import catalog
 
-EXIT = {"finished": 0, "stopped": 3, "interrupted": 130}
 USAGE = Usage("train", "[PRESET] [flags] | --resume RUN [--total-steps N]")
 
 

@@ -13,6 +13,7 @@ from marl_stable.envs import catalog
 from marl_stable.types import UsageError
 
 Asked = TypeVar("Asked")
+EXIT = {"finished": 0, "stopped": 3, "interrupted": 130}  # by how a run ended
 
 
 @dataclass(frozen=True)

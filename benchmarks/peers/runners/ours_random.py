@@ -1,4 +1,4 @@
-"""Random actions, drawn beforehand, in one of our batched environments."""
+"""Random actions, drawn beforehand, in copies of an environment: batched ones, or of Python in worker processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from marl_stable.envs import catalog
 
 given = settings()
 copies, steps = given["copies"], given["steps"]
-env = catalog.make(EnvConfig(id=given["env"]), torch.device("cpu"), copies)
+env = catalog.make(EnvConfig(id=given["env"], workers=given.get("workers", 0)), torch.device("cpu"), copies)
 env.reset(1)
 actions = [{"agent": torch.randint(5, (copies, 3))} for _ in range(25)]
 
