@@ -412,6 +412,7 @@ def test_a_sweep_in_a_folder_of_its_own_choice_says_which(trainings: Any, capsys
 
 
 def test_a_closed_terminal_ends_the_runs_too() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests: below nohup it is ignored
     signals = Signals()
     signals.saving = True
     with processes._hanging_up_ends(signals):
