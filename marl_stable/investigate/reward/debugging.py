@@ -152,7 +152,7 @@ def gather(arena: Arena, players: dict[str, Choose] | None = None) -> Evidence:
         share=credit.shares(advantage, random.play),
         spread=spread,
         together=statistics.between_terms(random.play._replace(terms=advantage), arena.who),
-        outlier=statistics.outlier(random.play, arena.who),
+        outlier=statistics.outlier(random.play, arena.who, idle.play),
         sharing=statistics.sharing(random.play.reward, random.play.live),
         shapes=_shapes(arena, random, spread),
         deviations=gains,

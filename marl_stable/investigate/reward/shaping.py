@@ -1,8 +1,9 @@
 """Does a term pay for going round in circles? Shaping that is a difference of a potential does not (Ng et al. 1999).
 
-A term is taken for shaping where it says by how much something became better: where changes of the state explain it
-and the state itself does not. One that is a potential's difference is explained wholly and sums to nothing over every
-loop; one that only ever pays does neither. Shapes: T steps, E copies, N agents, K terms, M rows, O features.
+A term is taken for shaping where it says by how much something became better: where undiscounted changes of the state
+explain it. (Discounted ones explain much of what hangs on a slow state alone.) One that is a potential's difference is
+explained wholly and sums to nothing over every loop; one that only ever pays does neither. Shapes: T steps, E copies,
+N agents, K terms, M rows, O features.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from marl_stable.investigate.reward.play import Floats, Played, Roster, known
 from marl_stable.types import EnvSpec, legal_features
 
 MOST_ROWS = 8_000
-CHANGES, POTENTIAL = 0.25, 0.9  # share of a term that changes explain: it is about changes; it is a potential's
+CHANGES, POTENTIAL = 0.25, 0.9  # share of a term that changes explain: it is about them; it is a potential's
 WORDS = ("shap", "potential", "progress", "approach")
 NEAR = 0.35  # of the usual distance between two moments: there again
 FEWEST_LOOPS, LONGEST_LOOP = 12, 40
@@ -27,8 +28,8 @@ GAMMAS = (1.0, 0.995, 0.99, 0.95, 0.9)
 class Shape(NamedTuple):
     """What a term of an agent looks like."""
 
-    changes: float  # share of its variance that a difference of some potential explains
-    state: float  # share that the state alone explains
+    changes: float  # share of its variance that a difference of some potential explains, discounted or not
+    undiscounted: float  # the same without a discount: what stands still changes by nothing, so it is no fit of a state
     loops: int  # how often a play came back to where it had been
     gain: float  # what a loop pays per step: by the fit, and where there are enough at most what those loops paid
     error: float  # its standard error
@@ -51,25 +52,26 @@ def shape(spec: EnvSpec, play: Played, who: Roster, n: int, k: int) -> Shape:
     before, after, y = obs[:-1][here], obs[1:][here], term[:-1][here]
     stride = max(1, -(-len(y) // MOST_ROWS))
     before, after, y = before[::stride], after[::stride], y[::stride]
-    changes, beyond, error = _potential(seen, before, after, y)
-    level = _explained(seen.of(after)[:, 0], y)
+    changes, undiscounted, beyond, error = _potential(seen, before, after, y)
     gains = loops(_placed(seen, obs), term, play)
     if len(gains) >= FEWEST_LOOPS and gains.mean() < beyond:
         beyond, error = float(gains.mean()), float(gains.std() / np.sqrt(len(gains)))
-    return Shape(changes, level, len(gains), beyond, error, float(np.abs(term[play.live]).mean()))
+    return Shape(changes, undiscounted, len(gains), beyond, error, float(np.abs(term[play.live]).mean()))
 
 
-def _potential(seen: Sight, before: NDArray[Any], after: NDArray[Any], y: Floats) -> tuple[float, float, float]:
-    """Of the best of differences with and without a discount: share explained, and what is paid beyond them with its
-    error. Differences sum to nothing over a loop, so that what is paid beyond is what a loop pays per step."""
+def _potential(seen: Sight, before: NDArray[Any], after: NDArray[Any], y: Floats) -> tuple[float, float, float, float]:
+    """Share explained by the best of differences with and without a discount, by that without, and what is paid beyond
+    the best with its error. Differences sum to nothing over a loop, so that what is paid beyond is what a loop pays per
+    step."""
     one, other = _basis(seen, before), _basis(seen, after)
-    changes, gamma = max((_explained(gamma * other - one, y), gamma) for gamma in GAMMAS)
+    explained = {gamma: _explained(gamma * other - one, y) for gamma in GAMMAS}
+    changes, gamma = max((share, gamma) for gamma, share in explained.items())
     x = gamma * other - one
     centre = x.mean(0)
     weights = solve((x - centre) / np.maximum(x.std(0), 1e-6), (y - y.mean())[:, None])[:, 0]
     weights = weights / np.maximum(x.std(0), 1e-6)
     left = y - x @ weights
-    return changes, float(left.mean()), float(left.std() / np.sqrt(max(1, len(left))))
+    return changes, explained[1.0], float(left.mean()), float(left.std() / np.sqrt(max(1, len(left))))
 
 
 def _basis(seen: Sight, obs: NDArray[Any]) -> Floats:

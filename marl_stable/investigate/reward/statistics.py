@@ -17,6 +17,7 @@ from marl_stable.normalize import robust
 FAR = 50.0  # robust deviations from the median, beyond which a reward is far out
 ALIKE = 3.0  # those that differ by less than this factor are one event that is rare, not accidents
 ABSURD = 1e5  # beyond it even they are no event
+FATED = 0.5  # share of such events that come whatever is done, from which they are accidents after all
 RARE = 0.02  # share of the steps that accidents take at most
 SHARED = 1e-6
 
@@ -121,19 +122,19 @@ def upper_bound(seen: int, tries: int) -> float:
     return (centre + spread) / (1 + z * z / tries)
 
 
-def outlier(play: Played, who: Roster) -> Outlier | None:
-    """The term with the most extreme accidents, if any has some."""
+def outlier(play: Played, who: Roster, other: Played) -> Outlier | None:
+    """The term with the most extreme accidents, if any has some; `other` began alike, and everybody acted otherwise."""
     worst: Outlier | None = None
     for n, agent in enumerate(who.agents):
         for k in np.flatnonzero(who.has[n]):
-            found = _outlier(play, n, int(k))
+            found = _outlier(play, n, int(k), other)
             if found and (worst is None or found[0] > worst.ratio):
                 ratio, value, share, step, copy = found
                 worst = Outlier(agent, who.terms[k], ratio, value, share, copy, step, _action(play, n, step, copy))
     return worst
 
 
-def _outlier(play: Played, n: int, k: int) -> tuple[float, float, float, int, int] | None:
+def _outlier(play: Played, n: int, k: int, other: Played) -> tuple[float, float, float, int, int] | None:
     """Ratio, value, share, step and copy; None where all is in order. Measured in units of the whole reward's spread: a
     term that is nearly always 0 has none of its own."""
     values = np.where(play.live, play.terms[..., n, k], np.nan)
@@ -145,15 +146,35 @@ def _outlier(play: Played, n: int, k: int) -> tuple[float, float, float, int, in
     scale = middle(whole)[1]
     if scale <= 0:
         return None
-    usual = ~np.isfinite(values) | play.terminated[..., n]  # what an end is paid is a goal or a fall, no accident
-    off = np.abs(np.where(usual, median, values) - median) / scale
+    off = _off(play, n, k, median, scale)
     far = off[off > FAR]
     if not len(far) or len(far) > RARE * len(finite):
         return None
-    if far.max() < ABSURD and _alike(far):
+    if far.max() < ABSURD and _alike(far) and not _fated(off > FAR, _off(other, n, k, median, scale) > FAR, other.live):
         return None
     step, copy = np.unravel_index(int(off.argmax()), off.shape)
     return float(off.max()), float(values[step, copy]), len(far) / len(finite), int(step), int(copy)
+
+
+def _off(play: Played, n: int, k: int, median: float, scale: float) -> Floats:
+    """`(T, E)` distances of term `k` of agent `n` from `median` in units of `scale`, 0 beyond an episode's end.
+
+    So are those of an end itself: what it is paid is a goal or a fall, no accident.
+    """
+    values = np.where(play.live & ~play.terminated[..., n], play.terms[..., n, k], np.nan)
+    return np.abs(np.where(np.isfinite(values), values, median) - median) / scale
+
+
+def _fated(here: Bools, there: Bools, live: Bools) -> bool:
+    """Whether what lies far out, `(T, E)`, comes at the same moments in a play in which everybody acts otherwise.
+
+    Not so where it comes at a set time, as a reward does that is paid at an episode's end.
+    """
+    steps = min(len(here), len(there))
+    asked = here[:steps] & live[:steps]
+    same = asked & there[:steps]
+    times = np.flatnonzero(same.any(1))
+    return bool(same.sum() > FATED * asked.sum()) and len(times) > FATED * same.sum()
 
 
 def _alike(far: Floats) -> bool:

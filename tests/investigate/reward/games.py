@@ -108,6 +108,17 @@ class Loops(Line):
         return [-0.02 * distance(after), (distance(before) - distance(after)).clamp_min(0)]
 
 
+class Swift(Loops):
+    """The same, and what is seen tells how fast one approaches: the state explains what its changes do."""
+
+    obs_size = 3
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        before = self.obs
+        paid, after = super()._play(action)
+        return paid, torch.cat([after, (distance(before) - distance(after)).unsqueeze(-1)], dim=-1)
+
+
 class Dominated(Line):
     names = ("near", "effort")
 

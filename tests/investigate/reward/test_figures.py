@@ -192,16 +192,37 @@ def test_bounds_of_a_chance() -> None:
 def test_accidents_are_found_where_they_are_and_goals_are_none() -> None:
     reward = RNG.normal(size=(100, 20, 1, 1))
     play, who = made(reward), roster(games.Constant(1).spec)._replace(agents=("a",), has=np.ones((1, 1), bool))
-    assert statistics.outlier(play, who) is None
+    other = made(RNG.normal(size=reward.shape))
+    assert statistics.outlier(play, who, other) is None
     reward[30:35, 7] = 200.0  # a goal that is always paid alike
-    assert statistics.outlier(made(reward), who) is None
+    assert statistics.outlier(made(reward), who, other) is None
     reward[62, 3] = -9e5
-    found = statistics.outlier(made(reward), who)
+    found = statistics.outlier(made(reward), who, other)
     assert found is not None
     assert (found.copy, found.step, found.value) == (3, 62, -9e5)
     fall = made(reward)
     fall.terminated[62, 3] = True
-    assert statistics.outlier(fall, who) is None
+    assert statistics.outlier(fall, who, other) is None
+
+
+def test_events_that_are_alike_are_accidents_where_they_come_whatever_is_done() -> None:
+    reward, other = RNG.normal(size=(2, 100, 20, 1, 1))
+    who = roster(games.Constant(1).spec)._replace(agents=("a",), has=np.ones((1, 1), bool))
+    moments = RNG.integers(100, size=8), RNG.integers(20, size=8)
+    reward[moments] = -5_000.0
+    assert statistics.outlier(made(reward), who, made(other)) is None  # somebody's doing
+    other[moments] = -5_000.0
+    found = statistics.outlier(made(reward), who, made(other))
+    assert found is not None
+    assert found.value == -5_000.0
+    assert statistics.outlier(made(reward), who, made(other[:50])) is not None  # which ended sooner
+
+
+def test_what_is_paid_at_a_set_time_is_no_accident() -> None:
+    reward, other = RNG.normal(size=(2, 100, 20, 1, 1))
+    who = roster(games.Constant(1).spec)._replace(agents=("a",), has=np.ones((1, 1), bool))
+    reward[-1] = other[-1] = 5_000.0
+    assert statistics.outlier(made(reward), who, made(other)) is None
 
 
 def test_the_share_of_actions_is_known_where_half_of_the_variance_is_theirs() -> None:
@@ -290,6 +311,19 @@ def test_a_potential_is_known_by_its_loops_and_its_fit() -> None:
     assert abs(fair.gain) < 0.2 * fair.size
     assert shaping.CHANGES < unfair.changes < shaping.POTENTIAL
     assert unfair.gain > 0.5 * unfair.size
+
+
+@pytest.mark.parametrize(
+    ("game", "about_changes"),
+    [(games.Loops, True), (games.Swift, True), (games.Potential, True), (Line, False), (games.Noise, False)],
+)
+def test_changes_without_a_discount_tell_progress_from_what_hangs_on_the_state(
+    game: type[Line], about_changes: bool
+) -> None:
+    env, played = game(64), random_play(game, 64)
+    terms = (0, 1) if not about_changes else (1,)
+    found = [shaping.shape(env.spec, played, roster(env.spec), 0, k).undiscounted for k in terms]
+    assert all((share > shaping.CHANGES) == about_changes for share in found)
 
 
 def test_loops_are_stretches_that_return() -> None:

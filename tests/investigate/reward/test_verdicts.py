@@ -36,6 +36,7 @@ def test_nor_where_ends_are_paid_as_they_should_be(game: type[games.Line]) -> No
         (games.Noise, "reward_uncontrollable"),
         (games.Unseeded, "reward_uncontrollable"),
         (games.Loops, "shaping_changes_task"),
+        (games.Swift, "shaping_changes_task"),
         (games.Dominated, "reward_term_dominates"),
         (games.Fight, "reward_terms_conflict"),
         (games.Constant, "constant_action_is_optimal"),

@@ -1,7 +1,8 @@
 """What all the evidence says, in plain words: one function a cause, from the furthest upstream to what merely follows.
 
 The order is the ranking: what is not a number, or is never paid, or an accident, or nobody can move, explains all that
-comes below it; where accidents make the variance, nothing can be said of who moves it.
+comes below it; where accidents make the variance, nothing can be said of who moves it. Where circles pay, so does not
+finishing.
 Nothing here changes a reward; remedies are for whoever designed it.
 """
 
@@ -30,8 +31,8 @@ ORDER: tuple[Look, ...] = (
     reward_outliers,
     reward_uncontrollable,
     reward_hacking,
-    episode_length_incentive,
     shaping_changes_task,
+    episode_length_incentive,
     reward_terms_conflict,
     reward_term_dominates,
     lazy_agent,
@@ -46,8 +47,8 @@ CHECKED = (
     "reward_outliers",
     "reward_uncontrollable",
     "reward_hacking",
-    "episode_length_incentive",
     "shaping_changes_task",
+    "episode_length_incentive",
     "reward_terms_conflict",
     "reward_term_dominates",
     "lazy_agent",

@@ -76,9 +76,8 @@ def _loops_pay(term: str, shape: Shape) -> bool:
     pays = shape.gain > SURE * shape.error and shape.gain > PAYS * shape.size
     if shape.loops < FEWEST_LOOPS and shape.changes < CHANGES:
         return False  # the fit is all there is to go by, and it does not fit
-    about_changes = shape.changes >= CHANGES and shape.changes > 2 * shape.state
     named = any(word in term.lower() for word in WORDS)
-    return pays and shape.changes < POTENTIAL and (about_changes or named)
+    return pays and shape.changes < POTENTIAL and (shape.undiscounted >= CHANGES or named)
 
 
 def reward_hacking(x: Evidence) -> list[Finding]:
