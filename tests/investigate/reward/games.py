@@ -126,6 +126,15 @@ class Dominated(Line):
         return [-0.001 * distance(after), -push.square()]
 
 
+class LittleEffort(Line):
+    """A push costs next to nothing: sound."""
+
+    names = ("near", "effort")
+
+    def paid(self, before: Tensor, after: Tensor, push: Tensor) -> list[Tensor]:
+        return [-distance(after), -0.001 * push.square()]
+
+
 class Fight(Line):
     names = ("near", "far")
 
@@ -277,6 +286,15 @@ class Penalty(Ending):
 
     def paid(self, before: Tensor, after: Tensor, push: Tensor) -> list[Tensor]:
         return [-0.5 - distance(after), -60.0 * self.over(after).float().unsqueeze(1).expand(push.shape)]
+
+
+class Prize(Ending):
+    """Pushing is dear, and an end pays: worth it for who is near."""
+
+    names = ("effort", "prize")
+
+    def paid(self, before: Tensor, after: Tensor, push: Tensor) -> list[Tensor]:
+        return [-push.square(), 5.0 * self.over(after).float().unsqueeze(1).expand(push.shape)]
 
 
 class Alive(Ending):

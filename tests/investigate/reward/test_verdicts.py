@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from marl_stable.investigate.reward import statistics, verdicts
+from marl_stable.investigate.reward import candidates, statistics, verdicts
 from marl_stable.investigate.reward.debugging import described, gather
 from marl_stable.investigate.reward.verdicts import size
+from marl_stable.investigate.reward.verdicts.endings import bonus_unclaimed
 from marl_stable.monitor.case import CAUSES
 from marl_stable.monitor.diagnosis import diagnose  # noqa: F401  (registers every cause)
 from tests.investigate.reward import games
@@ -20,7 +21,9 @@ def causes(game: type[games.Line], **players: Any) -> list[str]:
     return [finding.cause for finding in verdicts.judge(gather(arena(game), players))]
 
 
-@pytest.mark.parametrize("game", [games.Line, games.Whole, games.Sparse, games.Potential, games.Shared])
+@pytest.mark.parametrize(
+    "game", [games.Line, games.Whole, games.Sparse, games.Potential, games.Shared, games.LittleEffort]
+)
 def test_nothing_is_found_where_nothing_is_wrong(game: type[games.Line]) -> None:
     assert causes(game) == []
 
@@ -55,6 +58,16 @@ def test_nor_where_ends_are_paid_as_they_should_be(game: type[games.Line]) -> No
 )
 def test_each_flaw_is_named_first(game: type[games.Line], cause: str) -> None:
     assert causes(game)[:1] == [cause]
+
+
+def test_what_an_end_pays_is_not_won_by_who_never_comes_to_it() -> None:
+    place = arena(games.Prize)
+    random, idle = candidates.chance(place), candidates.no_op(place)
+    assert not idle.play.terminated.any()
+    paid = random.play.reward[random.play.terminated]
+    assert bonus_unclaimed(idle, [random]) == pytest.approx(paid.mean(), rel=0.2)
+    assert bonus_unclaimed(random, [random, idle]) == 0
+    assert "constant_action_is_optimal" not in causes(games.Prize)
 
 
 def test_a_distance_that_chance_does_not_change_is_no_offset() -> None:

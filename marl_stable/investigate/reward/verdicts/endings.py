@@ -42,6 +42,14 @@ def endings(candidates: list[Candidate]) -> Endings:
     return Endings(lengths, returns, (early > 0) & (lengths < lengths.max()), last, before)
 
 
+def bonus_unclaimed(one: Candidate, others: list[Candidate]) -> float:
+    """What the ends that `others` came to were paid beyond a usual step of `one`; 0 where it comes to them as well."""
+    e, mine = endings([one, *others]), len(one.play.lengths)
+    if int(e.early.sum()) < FEWEST or e.early[:mine].any():
+        return 0.0
+    return float(e.last[e.early].mean() - e.before[:mine].mean())
+
+
 def episode_length_incentive(x: Evidence) -> list[Finding]:
     """Dying early, living long, or not finishing pays."""
     e = endings(list(x.candidates.values()))

@@ -10,6 +10,7 @@ from marl_stable.investigate.reward.evidence import Evidence
 from marl_stable.investigate.reward.metric import Measured
 from marl_stable.investigate.reward.play import Floats
 from marl_stable.investigate.reward.shaping import CHANGES, FEWEST_LOOPS, POTENTIAL, WORDS, Shape
+from marl_stable.investigate.reward.verdicts.endings import bonus_unclaimed
 from marl_stable.investigate.reward.words import found, number, the_term
 from marl_stable.monitor.case import Finding
 
@@ -22,7 +23,10 @@ PAYS, FELT = 0.3, 0.1  # of a term's size, gained per step of a loop; of the lar
 
 
 def constant_action_is_optimal(x: Evidence) -> list[Finding]:
-    """One action for ever is as good as anything known, and no deviation from it gains."""
+    """One action for ever is as good as anything known, and no deviation from it gains.
+
+    Where an end is paid that it never reaches, more may be won than is known.
+    """
     constant, random = x.candidates["best_constant"], x.random
     over, error = difference(constant, random)
     best = max((c for c in x.candidates.values()), key=lambda c: float(c.values.mean()))
@@ -30,7 +34,7 @@ def constant_action_is_optimal(x: Evidence) -> list[Finding]:
     if over <= SURE * error or over <= 0 or over < AS_GOOD * distance or x.deviations is None:
         return []
     gains = float((x.deviations > REAL * over).mean())
-    if gains > SELDOM:
+    if gains > SELDOM or bonus_unclaimed(constant, list(x.candidates.values())) > (1 - AS_GOOD) * distance:
         return []
     evidence = {
         "best_constant": float(constant.values.mean()),
