@@ -7,7 +7,8 @@ the joint observation, V those of the joint action, K critics.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from marl_stable.agents.config import MADDPGConfig
 from marl_stable.agents.ddpg import actor_loss, critic_loss, td_target
 from marl_stable.agents.figures import collected, diversity
 from marl_stable.agents.group_learner import GroupLearner, step_stats
+from marl_stable.agents.network_watch import TargetWatch
 from marl_stable.agents.reward_scale import RewardScale
 from marl_stable.buffers import Replay
 from marl_stable.monitor.signals.data import History, Recent
@@ -92,6 +94,10 @@ class DDPGLearner(GroupLearner):
         self._add_optimizers(self.actor, self.critic, c, refuse, watch)
         self.target_actor, self._target_actor = _target(self.actor, self.actor_optimizer.rows)
         self.target_critic, self._target_critic = _target(self.critic, self.critic_optimizer.rows)
+        self.target_watches = (
+            TargetWatch("actor", self._target_actor, self.actor_optimizer.flat),
+            TargetWatch("critic", self._target_critic, self.critic_optimizer.flat),
+        )
         self.actor_norms = BatchNorms(self.actor, self.target_actor)
         self.critic_norms = BatchNorms(self.critic, self.target_critic)
         self.replay = Replay(*shape, group, device)
@@ -222,6 +228,19 @@ class DDPGLearner(GroupLearner):
         some = spread(len(obs), behaviour.PROBE, obs.device)
         obs, action, alive = (x.index_select(0, some) for x in (obs, action, alive))
         return self.normalized(obs), self.actor.encoded(action), alive
+
+    def network_signals(self, actor_lr: float, critic_lr: float, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of all learners, and how the targets follow."""
+        found = super().network_signals(actor_lr, critic_lr, seen)
+        for watch in self.target_watches:
+            found |= watch.read()
+        return found
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        super().load_state_dict(state)
+        for watch in self.target_watches:
+            watch.restart()
 
     def action_counts(self, t: int, steps: int) -> dict[str, Tensor]:
         """Counts of the executed actions of the `steps` steps before `t`, `agent/dimension -> (bins,)`."""

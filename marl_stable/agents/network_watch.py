@@ -1,4 +1,4 @@
-"""How one network of a group and its optimiser fare: the monitor's signals, asked in the right way.
+"""How one network of a group, its optimiser and its target fare: the monitor's signals, asked in the right way.
 
 Shapes: P probe rows, A agents, H units of a layer, R rows of the optimiser, L layers.
 """
@@ -62,6 +62,28 @@ class NetworkWatch:
         asleep = torch.stack([networks.dormant(h, apart, alive) for h in features])
         rank = networks.effective_rank(features[-1], apart, alive)
         return {f"stability/dormant/{self.name}": asleep, f"stability/effective_rank/{self.name}": rank}
+
+
+class TargetWatch:
+    """Reads how a target network follows what is learned; `(R, P)` are its parameters and the learned ones."""
+
+    def __init__(self, name: str, target: Tensor, learned: Tensor) -> None:
+        """Both are flattened, and read where they lie."""
+        self.name, self._target, self._learned = name, target, learned
+        self.restart()
+
+    def restart(self) -> None:
+        """Compare the target with what it is now."""
+        self._before = self._target.clone()
+
+    @torch.no_grad()
+    def read(self) -> dict[str, Tensor]:
+        """`(R,)` how far the target moved since the last reading, and how far it is behind, over its size."""
+        size = networks.rms(self._target)
+        moved, behind = networks.rms(self._target - self._before), networks.rms(self._learned - self._target)
+        found = {"target_change": networks.ratio(moved, size), "target_gap": networks.ratio(behind, size)}
+        self.restart()
+        return {f"stability/{name}/{self.name}": value for name, value in found.items()}
 
 
 def _layer_names(parts: list[Network], network: nn.Module, modules: list[str]) -> list[str]:

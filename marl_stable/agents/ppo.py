@@ -88,7 +88,14 @@ def policy_loss(
         seen = torch.stack([-gain, entropy, approx_kl(log_ratio), clipped]) * batch.alive  # (4, B, A)
         means = seen.sum((1, 2)) / batch.alive.sum().clamp_min(1)
         stats = dict(zip(POLICY_STATS, means.unbind(), strict=True)) | ratios(log_ratio, batch.alive)
+        stats["stability/entropy_weight"] = entropy_coef / _size(batch.advantage, batch.alive)
     return loss, stats
+
+
+def _size(advantage: Tensor, alive: Tensor) -> Tensor:
+    """Root mean square over active entries; NaN where all are 0."""
+    square = (advantage * alive).square().sum() / alive.sum().clamp_min(1)
+    return torch.where(square > 0, square, torch.nan).sqrt()
 
 
 def value_loss(value: Tensor, batch: Batch, clip_value: float | None, share: bool) -> Tensor:

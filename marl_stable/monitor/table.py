@@ -49,6 +49,8 @@ SIGNALS: dict[str, Signal] = {
     "layer_grad": _of("rms gradient of a weight matrix, as Adam remembers it", "row layer"),
     "layer_weight": _of("rms of a weight matrix", "row layer"),
     "layer_change": _of("rms change of a weight matrix since the last reading over its rms", "row layer"),
+    "target_change": _of("rms change of a target network since the last reading over its rms", "row"),
+    "target_gap": _of("rms distance of a target network from what is learned over its rms", "row"),
     # networks, from the probe
     "dormant": _of("share of units whose mean activation is below 2.5% of their layer's", "unit"),
     "effective_rank": _of("effective rank of the last hidden layer, as a share of its width", ""),
@@ -83,6 +85,7 @@ SIGNALS: dict[str, Signal] = {
     "first_ratio": _of(
         "largest |pi_new/pi_old - 1| before the first step of an update; 0 but for rounding", "agent", "max"
     ),
+    "entropy_weight": _of("weight of the entropy in the actor's loss, over the rms of advantages; 0.01 is usual", ""),
     "action_slope": _of("how far the critic's value changes over the range of the agent's action, in deviations of it"),
     "slope_agreement": _of("agreement of two critics, or two halves of a batch, on the direction to go"),
     "q_gap": _of("value of the policy's actions over that of the replay's, in deviations"),

@@ -194,6 +194,36 @@ def test_first_ratios_are_one_and_later_ones_are_not(continuous: bool, recurrent
         assert agent.signals(True)["stability/value_mean"][group.name].shape == shape
 
 
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_the_weight_of_the_entropy_is_told_beside_the_size_of_advantages(scale: float):
+    env = Patches(unit=scale)
+    settings = {"entropy_coef": 0.05, "normalize_reward": False, "normalize_value": False, "lr_schedule": "constant"}
+    weights = [
+        _weight_of_entropy(agent_for(env, "mappo", normalize_advantage=normal, **settings), env)
+        for normal in (True, False)
+    ]
+    assert weights[0] == pytest.approx(0.05, rel=0.2)  # advantages have a deviation of 1
+    assert weights[1] == pytest.approx(0.05 / scale, rel=0.9)
+
+
+def _weight_of_entropy(agent: Any, env: BatchedEnv) -> float:
+    collect(agent, env, env.reset(1))
+    return float(update(agent)["stability/entropy_weight"]["g"])
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_targets_are_as_far_behind_as_they_follow_slowly(share: bool):
+    still, current = (trained(Patches(), "maddpg", tau=tau, share=share).signals(False) for tau in (1e-9, 1.0))
+    usual = trained(Patches(), "maddpg", tau=0.01, share=share).signals(False)
+    for network, rows in (("actor", 1 if share else 2), ("critic", 1)):
+        gap, change = (f"stability/target_{name}/{network}" for name in ("gap", "change"))
+        assert gap in usual
+        assert usual[gap]["g"].shape == (rows,)
+        assert 0 < usual[gap]["g"].max() < still[gap]["g"].max()
+        assert current[gap]["g"].max() == 0
+        assert still[change]["g"].max() < 1e-6 < usual[change]["g"].max() < current[change]["g"].max()
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("algo", ["mappo", "maddpg"])
 def test_values_are_in_units_of_raw_reward(algo: str, normalize: bool):

@@ -7,8 +7,10 @@ import numpy as np
 from marl_stable.monitor import calibration, curves
 from marl_stable.monitor.calibration import READS
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
+from marl_stable.monitor.causes.ppo import value_normalisation
 from marl_stable.monitor.recording import Series
 from marl_stable.monitor.symptoms import shows
+from marl_stable.monitor.targets import NOTHING, following
 
 IMPOSSIBLE = 0.01  # share of values that no rewards met so far could bring
 APART = 3.0  # deviations of returns between mean value and mean return
@@ -24,7 +26,15 @@ ERROR = 3.0  # rms temporal-difference error over the deviation of returns
     {"algo.twin_critics": True, "algo.tau": 0.005, "algo.critic_network.norm": "layer"},
 )
 def critic_divergence(case: Case) -> list[Hit]:
-    """Values outside what is feasible: certain, whatever the task. Or far above returns, with growing errors."""
+    """Values outside what is feasible: certain, whatever the task. Or far above returns, with growing errors. Or
+    targets that are what is learned, which is how values come to chase themselves.
+
+    Values that keep one distance from returns, however far these are carried with them, come back in wrong units.
+    """
+    if chased := _chasing_themselves(case):
+        return chased
+    if value_normalisation(case):
+        return []
     for beyond in case.recording.series("infeasible"):
         out = beyond.values > IMPOSSIBLE
         since = calibration.onset(out, beyond.steps)
@@ -32,6 +42,19 @@ def critic_divergence(case: Case) -> list[Hit]:
             continue  # what is beyond from the first reading on has not run away: the critic began so
         return [Hit(0.9, since, place(beyond), {"infeasible": float(beyond.values[-1])}, None, _settings(case))]
     return _far_from_returns(case)
+
+
+def _chasing_themselves(case: Case) -> list[Hit]:
+    """Targets that were to follow slowly, and are the same as what is learned while that moves."""
+    tau = case.config.get("algo.tau")
+    if not isinstance(tau, float) or tau >= 1:
+        return []
+    for gap in following(case, "target_gap"):
+        at = calibration.lasting(gap.values <= NOTHING, gap.steps)
+        if at is not None and gap.where.get("network") == "critic":
+            says = "The target of the {network} of {who} is what is learned {since}, so that values chase themselves."
+            return [Hit(0.85, at, place(gap), {"target_gap": float(gap.values[-1])}, says, {})]
+    return []
 
 
 def _paid(case: Case, beyond: Series) -> bool:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from marl_stable.monitor.calibration import READS, began, onset
+import numpy as np
+
+from marl_stable.monitor.calibration import READS, began, lasting, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
+from marl_stable.monitor.causes.networks import activation_growth
 from marl_stable.monitor.recording import Series
 from marl_stable.monitor.symptoms import fails, shows
+from marl_stable.monitor.targets import NOTHING, following
 
 ALWAYS = 0.9  # share of episode ends
 SHORTEST_LIMIT = 10  # steps; shorter games have a last round, and no limit
@@ -38,15 +42,23 @@ WRONG_BOUNDS = {
     {"env.time_limit_as": "truncation"},
 )
 def time_limit_as_termination(case: Case) -> list[Hit]:
-    """Episodes that terminate at one and the same length, in a game whose clock is not seen."""
+    """Episodes that terminate at one and the same length, in a game whose clock is not seen: nearly all of them, or
+    some where others are truncated at just that length."""
     terminated, lengths = case.recording.series("ends_terminated"), case.recording.series("ends_length_std")
     if not terminated or not lengths or len(lengths[0].values) < READS or _has_last_round(case):
         return []
     share, spread = terminated[0].values, lengths[0].values
-    if share[-READS:].min() < ALWAYS or spread[-READS:].max() > 0:
+    least = 0.0 if _all_last_alike(case) else ALWAYS
+    at = lasting(share > least, terminated[0].steps)
+    if at is None or spread[-READS:].max() > 0:
         return []
-    since = onset(share >= ALWAYS, terminated[0].steps) or 0
-    return [Hit(0.85, 0 if share[0] >= ALWAYS else since, {}, {"terminated": float(share[-1])})]
+    return [Hit(0.85, began(at, terminated[0].steps), {}, {"terminated": float(share[-1])})]
+
+
+def _all_last_alike(case: Case) -> bool:
+    """Whether episodes that are truncated and those that terminate have the same length: a limit, by two names."""
+    lengths = [series.values for series in case.recording.series("charts/episode_length")]
+    return bool(lengths) and all(len(x) >= 2 * READS and np.ptp(x) == 0 for x in lengths)
 
 
 def _has_last_round(case: Case) -> bool:
@@ -163,16 +175,22 @@ def _few_features(case: Case, padded: Series) -> bool:
     "Check that the optimiser holds this tensor and that nothing detaches it from the loss.",
 )
 def untrained_parameters(case: Case) -> list[Hit]:
-    """Tensors that the first update left as they were, or that stand still while others of the group move."""
+    """Tensors that the first update left as they were, or that stand still while others of the group move; or a target
+    network that does while what it is to follow moves."""
     preflight = case.facts.get("preflight") or {}
-    refused = [(entry["group"], entry["network"]) for entry in preflight.get("non_finite") or []]
+    refused = {(entry["group"], entry["network"]) for entry in preflight.get("non_finite") or []}
+    refused |= {(group, f"target_{network}") for group, network in refused}  # which follow what does not move
     for entry in preflight.get("untrained") or []:
         known = str(entry.get("why", "")).startswith("no gradient: reward")
-        if not known and (entry["group"], entry["network"]) not in refused:  # what has no number is not learned from
-            where = {part: entry[part] for part in ("group", "network", "agent") if part in entry}
+        if known or (entry["group"], entry["network"]) in refused:  # what has no number is not learned from
+            continue
+        where = {part: entry[part] for part in ("group", "network", "agent") if part in entry}
+        if not _overgrown(case, where):
             return [Hit(0.95, 0, where | {"layer": entry["tensor"]}, {})]
     if shows(case, "non_finite"):
         return []
+    if left := _left_behind(case):
+        return left
     for change in case.recording.series("layer_change"):
         others = case.recording.series("layer_change", group=change.where.get("group"))
         still = change.values <= FROZEN
@@ -181,6 +199,7 @@ def untrained_parameters(case: Case) -> list[Hit]:
             or not still[-READS:].all()
             or not any((s.values[-READS:] > FROZEN).all() for s in others)
             or _asleep(case, change.where)
+            or _overgrown(case, change.where)
         ):
             continue
         since = onset(still, change.steps)
@@ -188,7 +207,24 @@ def untrained_parameters(case: Case) -> list[Hit]:
     return []
 
 
+def _left_behind(case: Case) -> list[Hit]:
+    """Target networks that stand still; one that is what is learned by chance does not."""
+    for change in following(case, "target_change"):
+        at = lasting(change.values <= NOTHING, change.steps)
+        if at is not None:
+            says = "The target of the {network} of {who} stands still {since} while what is learned moves: all that is "
+            says += "learned is measured by what was known then."
+            return [Hit(0.9, at, place(change), {"relative_change": float(change.values[-1])}, says)]
+    return []
+
+
 def _asleep(case: Case, where: dict[str, Any]) -> bool:
-    """Whether all units of some layer of this network are dormant, which lets no gradient through."""
+    """Whether all units of some layer of this network were dormant of late, which lets no gradient through."""
     parts = {part: name for part, name in where.items() if part in ("group", "network")}
-    return any(len(s.values) and s.values[-READS:].min() >= 1.0 for s in case.recording.series("dormant", **parts))
+    return any(len(s.values) and s.values[-READS:].max() >= 1.0 for s in case.recording.series("dormant", **parts))
+
+
+def _overgrown(case: Case, where: dict[str, Any]) -> bool:
+    """Whether weights of this network are so large that its answers are certain, which leaves no gradient either."""
+    parts = {part: name for part, name in where.items() if part in ("group", "network")}
+    return any(parts.items() <= hit.where.items() for hit in activation_growth(case))

@@ -25,9 +25,10 @@ AROUND, INFINITE = 11, 1e30  # readings that tell what is usual; stands for a no
 SMALLEST_NORM = 1e-2  # below it a norm says nothing: after silence every lesson is a spike
 VANISHED = 1e-3  # gradient of the first layer over the largest of any
 FROZEN = 0.5  # share of weights whose gradients are below ten times Adam's epsilon
-MEMORY = "recurrent.memory"
+MEMORY, FIRST, LAST = "recurrent.memory", "hidden.0", "final"
 OUTGROWN = 10.0  # gradient of what is remembered over that of other hidden layers; healthy cells have 0.1 to 1
 REMEMBERED = 3.0  # by which a step of memory lengthens it; healthy cells stay near 1
+THROUGH_TIME = 1.0  # gradient of layers before the memory over that of the last one; healthy networks have 0.01 to 0.3
 
 
 # ---- spikes
@@ -167,14 +168,14 @@ def _dead_or_saturated(case: Case, where: dict[str, Any]) -> bool:
     {"algo.chunk_length": 10, "algo.network.norm": "layer", "algo.max_grad_norm": "adaptive"},
 )
 def recurrent_gradients(case: Case) -> list[Hit]:
-    """Only the weights of memory are too large, or only their gradients are, in a run that fails."""
-    if not fails(case):
-        return []
-    found = [hit for owned in layers(case).values() if (hit := _unremembered(case, owned)) is not None]
+    """The weights of memory are too large, and gradients that came back through time longer than those that did not;
+    or, in a run that fails, only its weights are too large, or only its gradients."""
+    ill = fails(case)
+    found = [hit for owned in layers(case).values() if (hit := _unremembered(case, owned, ill)) is not None]
     return sorted(found, key=lambda hit: hit.onset_steps)[:1]
 
 
-def _unremembered(case: Case, owned: list[Layer]) -> Hit | None:
+def _unremembered(case: Case, owned: list[Layer], ill: bool) -> Hit | None:
     names = [str(layer.where.get("layer")) for layer in owned]
     if MEMORY not in names:
         return None
@@ -183,10 +184,18 @@ def _unremembered(case: Case, owned: list[Layer]) -> Hit | None:
     hidden = case.config.get(own) or case.config.get(common)
     gain = memory.weight * (math.sqrt(hidden[-1]) if isinstance(hidden, list | tuple) and hidden else 0.0)
     share = _memory_share(case, memory.where, names)
-    outside = (gain > REMEMBERED) | (share > OUTGROWN)
+    long = gain > REMEMBERED
+    outside = long | (share > OUTGROWN) if ill else long & (_before_memory(case, memory.where) > THROUGH_TIME)
     at = calibration.lasting(outside, memory.steps)
     evidence = {"gain": float(gain[-1]), "memory_over_others": float(share[-1])}
     return None if at is None else Hit(0.8, at, memory.where, evidence)
+
+
+def _before_memory(case: Case, where: dict[str, Any]) -> Floats:
+    """`(n,)` gradient of the first layer, through which all that is remembered came, over that of the last one."""
+    parts = {part: name for part, name in where.items() if part != "layer"}
+    first, last = (case.recording.series("layer_grad", **parts, layer=name) for name in (FIRST, LAST))
+    return first[0].values / np.maximum(last[0].values, 1e-30) if first and last else np.zeros(1)
 
 
 def _memory_share(case: Case, where: dict[str, Any], names: list[str]) -> Floats:

@@ -14,7 +14,7 @@ from marl_stable.monitor.causes.networks import uses_batchnorm
 from marl_stable.monitor.causes.rates import learning_rate_too_high, learning_rate_too_low
 from marl_stable.monitor.causes.rewards import leap
 from marl_stable.monitor.gains import no_better_than_chance
-from marl_stable.monitor.spreads import spreads
+from marl_stable.monitor.spreads import UNIFORM, spreads
 from marl_stable.monitor.symptoms import fails
 
 RATIO = 0.01  # before any step new and old policy are one; rounding makes 1e-7 of it, with tiny deviations 1e-4
@@ -27,6 +27,14 @@ STRONG = 0.1  # weight of an entropy bonus that competes with advantages of devi
 SAYS = (
     "Values of {who} lie {bias_over_return_std:.2g} deviations of returns {side} what came, and stay there: they come "
     "back from their normal units wrong."
+)
+WRONG_SIGN = (
+    "The loss of {who} has charged for randomness {since} (the entropy's weight is {weight:.3g}), where it should pay "
+    "for it: the policy decides before it knows."
+)
+TOO_MUCH = (
+    "The entropy of {who}'s policy weighs {weight:.3g} times as much as advantages {since}, and keeps it random "
+    "({entropy:.3g} nats a choice)."
 )
 HARMED = ("no_learning", "repeated_action", "collapse_after_peak", "identical_agents")
 
@@ -165,7 +173,13 @@ def _senseless(case: Case, seen: Bias) -> bool:
     last_resort=True,
 )
 def entropy_collapse(case: Case) -> list[Hit]:
-    """Deterministic before anything was learned. What has learned and then decides is healthy."""
+    """Deterministic before anything was learned, or an entropy that is a cost where it should be a bonus. What has
+    learned and then decides is healthy."""
+    for weight in case.recording.series("entropy_weight"):
+        at = calibration.onset(weight.values < 0, weight.steps)
+        if at is not None:
+            evidence = {"weight": float(weight.values[weight.steps >= at].min())}
+            return [Hit(0.85, calibration.began(at, weight.steps), place(weight), evidence, WRONG_SIGN, {})]
     if not fails(case, *HARMED) and not no_better_than_chance(case):
         return []
     for spread in spreads(case):
@@ -185,7 +199,10 @@ def entropy_collapse(case: Case) -> list[Hit]:
     last_resort=True,
 )
 def entropy_explosion(case: Case) -> list[Hit]:
-    """As random as can be to the end, and nothing learned; or deviations so wide that only the bounds are played."""
+    """A bonus that competes with advantages, and a policy that it keeps as random as can be, or makes more so. Or,
+    where nothing is learned, as random as can be to the end; or deviations so wide that only the bounds are played."""
+    if outweighed := _outweighed(case):
+        return outweighed
     if not fails(case, *HARMED) and not no_better_than_chance(case):
         return []
     for std in case.recording.series("log_std"):
@@ -199,4 +216,20 @@ def entropy_explosion(case: Case) -> list[Hit]:
         at = calibration.lasting(spread.entropy > spread.most, spread.steps)
         if at is not None and at <= 0.5 * spread.steps[-1]:
             return [Hit(0.7 if strong else 0.5, at, spread.where, {"entropy": float(spread.entropy[-1])})]
+    return []
+
+
+def _outweighed(case: Case) -> list[Hit]:
+    """Groups whose entropy weighs as much as advantages do, and shows it."""
+    for spread in spreads(case):
+        for weight in case.recording.series("entropy_weight", group=spread.where.get("group")):
+            at = calibration.onset(weight.values >= STRONG, weight.steps)
+            under = np.isin(spread.steps, weight.steps[weight.values >= STRONG]) & (spread.steps >= (at or 0))
+            if at is None or not under.any():
+                continue
+            level, before = float(np.median(spread.entropy[under])), spread.entropy[spread.steps < at][-READS:]
+            rose = len(before) == READS and level > float(before.max()) + UNIFORM
+            if rose or level > spread.most:
+                evidence = {"weight": float(np.median(weight.values[weight.steps >= at])), "entropy": level}
+                return [Hit(0.85, calibration.began(at, weight.steps), spread.where, evidence, TOO_MUCH)]
     return []

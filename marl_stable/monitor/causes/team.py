@@ -10,14 +10,23 @@ from marl_stable.monitor import calibration
 from marl_stable.monitor.calibration import READS
 from marl_stable.monitor.case import Case, Hit, Stage, cause
 from marl_stable.monitor.gains import LATE
-from marl_stable.monitor.recording import Series
-from marl_stable.monitor.symptoms import fails, symptoms
+from marl_stable.monitor.recording import Series, Where
+from marl_stable.monitor.symptoms import UNRESPONSIVE, fails, kind_of, symptoms
 
 ERRORS = 2.0  # standard errors by which a loss may be larger than it was measured
 CERTAIN = 5.0  # standard errors that a team mate's loss must exceed, for there to be anything to contribute
 SMALL = 0.2  # of the largest loss in the team: more is a contribution, if a smaller one
 ALIKE = 1e-4  # distance of an agent's answers from the group's mean answer; 0.006 and more once anything was learned
 ROUNDING = 1e-5  # of the range of what is seen
+APART = 3.0  # standard errors of a difference
+ONE_VIEW = (
+    "Agents of {who} have always seen exactly the same, and one is missed by {most:.3g}, another by {least:.3g}: what "
+    "each sees of its own does not reach it."
+)
+SAME_ANSWERS = (
+    "Agents of {who} answer alike to the same observations (at most {diversity:.1e} apart): who they are does not "
+    "reach their network, so that they cannot take roles."
+)
 FAILING = ("no_learning", "identical_agents", "collapse_after_peak")
 
 
@@ -29,6 +38,7 @@ FAILING = ("no_learning", "identical_agents", "collapse_after_peak")
     "others are missed by up to {largest:.3g}.",
     "Pay agents for what they change themselves (difference rewards), or let critics tell agents apart; where an "
     "agent has nothing to do, this is no fault.",
+    last_resort=True,
 )
 def lazy_agent(case: Case) -> list[Hit]:
     """An agent that could as well act at random, in a team whose others could not, and those of its own group least.
@@ -38,12 +48,8 @@ def lazy_agent(case: Case) -> list[Hit]:
 
     `contributions` is {agent: {"loss": mean return that is lost when it acts at random, "error": standard error}}.
     """
-    measured = {
-        agent: (found["loss"], found["error"])
-        for agent, found in case.facts["contributions"].items()
-        if found["loss"] is not None and found["error"] is not None  # what is not finite is null in a file
-    }
-    if len(measured) < 2:
+    measured = _measured(case)
+    if len(measured) < 2 or _views_lost(case) or _one_view(case):  # who sees with another's eyes cannot do its part
         return []
     largest = max(loss for loss, _ in measured.values())
     if not any(loss > CERTAIN * error for loss, error in measured.values()):
@@ -60,6 +66,15 @@ def lazy_agent(case: Case) -> list[Hit]:
         if loss + ERRORS * error < SMALL * largest and (failed or _others_do(case, agent, measured))
     ]
     return sorted(hits, key=lambda hit: hit.evidence["loss"])[:1]
+
+
+def _measured(case: Case) -> dict[str, tuple[float, float]]:
+    """What is lost without each agent, and its standard error."""
+    return {
+        agent: (found["loss"], found["error"])
+        for agent, found in (case.facts.get("contributions") or {}).items()
+        if found["loss"] is not None and found["error"] is not None  # what is not finite is null in a file
+    }
 
 
 def _others_do(case: Case, agent: str, measured: dict[str, tuple[float, float]]) -> bool:
@@ -80,18 +95,48 @@ def _others_do(case: Case, agent: str, measured: dict[str, tuple[float, float]])
     last_resort=True,
 )
 def identical_policies(case: Case) -> list[Hit]:
-    """A group whose agents cannot differ, in a run that has learned nothing or where all do the same at every step; or
-    whose agents all see the same since some step, which they did not before."""
-    if lost := _views_lost(case):
+    """A group whose agents cannot differ, though what they see changes what they do, or in a run that has learned
+    nothing or where all do the same at every step. Or a group whose agents all see the same since some step, which they
+    did not before; or always, and one does far more for the team than another."""
+    if lost := _views_lost(case) or _one_view(case):
         return lost
-    if not fails(case, *FAILING) or _constant_is_best(case):
-        return []
+    ill = fails(case, *FAILING) and not _constant_is_best(case)
     for group, members in _groups(case.recording.series("diversity")).items():
         late = [series.values[series.steps >= LATE * case.recording.steps[-1]][-READS:] for series in members]
         apart = float(np.concatenate(late).max(initial=0.0))
-        if len(members) > 1 and all(map(len, late)) and apart < ALIKE:
-            return [Hit(0.6, 0, {"group": group}, {"diversity": apart})]
-    return _same_views(case)
+        if len(members) < 2 or not all(map(len, late)) or apart >= ALIKE:
+            continue
+        if ill or all(_responds(case, series.where) for series in members):
+            since = max(calibration.lasting(series.values < ALIKE, series.steps, 1) or 0 for series in members)
+            return [Hit(0.6, since, {"group": group}, {"diversity": apart}, None if ill else SAME_ANSWERS)]
+    return _same_views(case) if ill else []
+
+
+def _responds(case: Case, where: Where) -> bool:
+    """Whether what an agent does varies with what it sees, so that it has learned something."""
+    limit = UNRESPONSIVE[kind_of(case, where.get("agent"))]
+    return any(
+        float(series.values[-READS:].min()) >= limit
+        for series in case.recording.series("actions/responsiveness", agent=where.get("agent"))
+    )
+
+
+def _one_view(case: Case) -> list[Hit]:
+    """Groups whose agents have always seen exactly the same, where one does more for the team than another for sure: so
+    what is seen is of use to the one alone."""
+    measured = _measured(case)
+    for group in {series.where.get("group"): None for series in case.recording.series("diversity")}:
+        varying, names = (
+            _varying(case, group),
+            [s.where.get("agent") for s in case.recording.series("diversity", group=group)],
+        )
+        members = [measured[name] for name in names if name in measured]
+        if not varying or len(members) < 2 or any(_equal_since(parts) != 0 for parts in varying):
+            continue
+        (most, e), (least, f) = max(members), min(members)
+        if most - least > APART * float(np.hypot(e, f)):
+            return [Hit(0.7, 0, {"group": group}, {"most": most, "least": least}, ONE_VIEW)]
+    return []
 
 
 def _same_views(case: Case) -> list[Hit]:

@@ -22,8 +22,9 @@ from marl_stable.monitor.accounts import (
     per_step,
     uncontrolled,
 )
-from marl_stable.monitor.calibration import READS
-from marl_stable.monitor.case import Case, Hit, Stage, cause
+from marl_stable.monitor.calibration import READS, lasting
+from marl_stable.monitor.case import Case, Hit, Stage, cause, place
+from marl_stable.monitor.recording import Series
 from marl_stable.monitor.symptoms import fails, shows
 
 RULES = 0.9  # share of the variance of advantages
@@ -31,6 +32,12 @@ NOISY = 0.5  # such a share of what nobody can move drowns the rest
 OPPOSED, UNDONE = 0.9, 0.98  # of what both vary by; a price takes back some of what it buys, but not nearly all
 AVOIDED = 0.2  # of what a cost was at first
 WHOLE = "reward"  # what the preflight calls the reward of an environment without terms
+TOLD, UNTOLD = 0.5, 0.2  # share of the variance of returns that a critic explains
+LASTS = 0.25  # of the run
+OUT_OF_REACH = (
+    "What {who} is paid has hung on nothing that it does or sees {since}: a critic that told {before:.0%} of how "
+    "returns differ tells {after:.0%}, while rewards go on varying."
+)
 STUCK = ("no_learning", "repeated_action", "oscillation")
 
 
@@ -45,7 +52,10 @@ STUCK = ("no_learning", "repeated_action", "oscillation")
 )
 def reward_uncontrollable(case: Case) -> list[Hit]:
     """A term, or without terms the whole reward, that was equal in two plays in which everybody acted otherwise, though
-    it varies; it makes up most of the advantages, and nothing else is learned."""
+    it varies; it makes up most of the advantages, and nothing else is learned. Or, later, a reward of which a critic
+    that had explained most explains nothing any more, though it varies as before."""
+    if lost := _out_of_reach(case):
+        return lost
     known = {terms[0].agent: terms for terms in accounts(case)}
     for agent, by_term in moved(case).items():
         terms = known.get(agent, [])
@@ -53,6 +63,29 @@ def reward_uncontrollable(case: Case) -> list[Hit]:
             if share <= UNMOVED and (ruling := _ruling(terms, name)) > NOISY and not _learned(case, terms):
                 return [Hit(0.95, 0, {"agent": agent, "term": name}, {"share": ruling, "moved": share})]
     return []
+
+
+def _out_of_reach(case: Case) -> list[Hit]:
+    """Since some reading, and to the end, nothing that is seen tells what will be paid. Of a reward that has changed
+    its sign or scale the critic learns again to tell, and one that breaks is worse than none."""
+    for explained in case.recording.series("explained_variance"):
+        at = lasting(explained.values < UNTOLD, explained.steps, 2 * READS)
+        row = int(np.searchsorted(explained.steps, at or 0))
+        told, left = explained.values[max(0, row - 2 * READS) : row], explained.values[row:]
+        known = len(told) == 2 * READS and median(told[:READS]) > TOLD < told[-READS:].max()
+        lasts = len(left) >= LASTS * len(explained.values) and median(left) > -UNTOLD
+        if at and known and lasts and _varies_on(case, explained, at):
+            evidence = {"before": median(told[:READS]), "after": median(left)}
+            return [Hit(0.7, at, place(explained), evidence, OUT_OF_REACH)]
+    return []
+
+
+def _varies_on(case: Case, explained: Series, at: int) -> bool:
+    """Whether rewards vary since a step at least half as much as before it."""
+    for spread in case.recording.series("reward_std", **explained.where):
+        since = spread.steps >= at
+        return median(spread.values[since]) > 0.5 * median(spread.values[~since][-2 * READS :])
+    return False
 
 
 def _ruling(terms: list[Term], name: str) -> float:

@@ -38,3 +38,26 @@ def test_where_values_returns_and_deviations_are_infinite_nothing_is_told_and_no
     of = case(*usual, ("value_mean", AGENT, without_end), ("td_scale", AGENT, 0.5))
     assert not found("critic_divergence", of)
     assert not found("value_normalisation", of)
+
+
+def test_targets_that_are_what_is_learned_let_values_chase_themselves() -> None:
+    place = {"group": "agent", "network": "critic"}
+    learned = "layer_change", place | {"layer": "final"}, stepped(0.0, 1e-2, 3)
+    seen = PAID, ("infeasible", AGENT, 0.0), learned
+    slow = {"algo.tau": 0.01}
+    hit = found("critic_divergence", case(*seen, ("target_gap", place, stepped(0.02, 0.0)), config=slow))[0]
+    assert (hit.where, hit.onset_steps) == (place, (N // 2 + 1) * EVERY)
+    assert not found("critic_divergence", case(*seen, ("target_gap", place, stepped(0.0, 0.02, 3)), config=slow))
+    current = ("target_gap", place, 0.0)
+    assert found("critic_divergence", case(*seen, current, config=slow))[0].onset_steps == 0
+    assert not found("critic_divergence", case(*seen, current, config={"algo.tau": 1.0}))  # as was asked
+
+
+def test_values_in_wrong_units_that_carry_returns_along_have_not_diverged() -> None:
+    came = np.exp(np.linspace(0.0, 9.0, N))
+    seen = PAID, ("infeasible", AGENT, stepped(0.0, 1.0, 3)), ("first_ratio", AGENT, 0.0), ("return_mean", AGENT, came)
+    biased = *seen, ("return_std", AGENT, came / 2), ("value_mean", AGENT, 1.5 * came)
+    assert found("critic_divergence", case(*biased))
+    normal = {"algo.normalize_value": True}
+    assert found("value_normalisation", case(*biased, config=normal))
+    assert not found("critic_divergence", case(*biased, config=normal))

@@ -95,3 +95,50 @@ def test_first_update_tells_unless_there_was_nothing_to_learn_from() -> None:
     assert found("untrained_parameters", case(still, preflight=preflight))[0].where["layer"] == "hidden.0.weight"
     refused = preflight | {"non_finite": [{"group": "agent", "network": "actor"}]}
     assert not found("untrained_parameters", case(still, preflight=refused))
+
+
+def lasting(length: Any, share: Any) -> Any:
+    """Episodes of this length, of which a share terminates, all of those after the same number of steps."""
+    lengths = ("charts/episode_length", {"group": "agent"}, length)
+    return case(("ends_terminated", {"group": "agent"}, share), ENDS[1], lengths)
+
+
+def test_time_limit_that_a_part_of_the_copies_reports_wrongly_is_seen_beside_the_others() -> None:
+    hit = found("time_limit_as_termination", lasting(25.0, stepped(0.0, 0.3)))[0]
+    assert hit.onset_steps == (N // 2 + 1) * EVERY
+    assert not found("time_limit_as_termination", lasting(25.0, stepped(0.3, 0.0)))
+    assert not found("time_limit_as_termination", lasting(np.where(np.arange(N) % 2, 22.0, 23.0), 0.3))  # goals
+
+
+def target(signal: str, network: str, values: Any) -> tuple[str, dict[str, Any], Any]:
+    return signal, {"group": "agent", "network": network}, values
+
+
+def test_target_that_stands_still_while_what_it_follows_moves_is_untrained() -> None:
+    learned = change("critic", "final", 1e-3)
+    hit = found("untrained_parameters", case(learned, target("target_change", "critic", stepped(1e-4, 0.0))))[0]
+    assert hit.where == {"group": "agent", "network": "critic"}
+    assert hit.onset_steps == (N // 2 + 1) * EVERY
+    assert "target" in hit.explanation
+    assert not found("untrained_parameters", case(learned, target("target_change", "critic", 1e-6)))
+    before_learning = change("critic", "final", stepped(0.0, 1e-3)), target("target_change", "critic", stepped(0, 1e-4))
+    assert not found("untrained_parameters", case(*before_learning))
+
+
+def test_network_whose_answers_are_certain_gets_no_gradient_and_is_not_untrained() -> None:
+    certain = change("actor", "final", 0.0), change("critic", "final", 1e-3), *stuck()
+    large = ("layer_weight", {"group": "agent", "network": "actor", "layer": "final"}, 30.0)
+    config = {"algo.network.hidden": [64]}
+    assert found("untrained_parameters", case(*certain, config=config))
+    assert not found("untrained_parameters", case(*certain, large, config=config))
+    entry = {"group": "agent", "network": "actor", "tensor": "hidden.0.weight", "why": "no gradient"}
+    preflight = {"untrained": [entry], "non_finite": []}
+    assert not found("untrained_parameters", case(*certain, large, config=config, preflight=preflight))
+
+
+def test_targets_of_networks_whose_gradients_are_no_numbers_have_nothing_to_follow() -> None:
+    entry = {"group": "agent", "network": "target_actor", "tensor": "all", "why": "had a gradient, and was not moved"}
+    preflight = {"untrained": [entry], "non_finite": [{"group": "agent", "network": "actor"}]}
+    moving = change("critic", "final", 1e-3)
+    assert not found("untrained_parameters", case(moving, preflight=preflight))
+    assert found("untrained_parameters", case(moving, preflight=preflight | {"non_finite": []}))

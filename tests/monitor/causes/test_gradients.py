@@ -115,3 +115,13 @@ def test_memory_that_grows_from_step_to_step_is_named(weight: float, gradient: f
 def test_only_the_weights_of_memory_count() -> None:
     assert gradients.recurrent_gradients(case(remembering(0.12, 5e-4) | FAILED)) == []
     assert gradients.recurrent_gradients(case(moving(0.05, weight=2.0) | {("layer_grad", "final"): 1.0} | FAILED)) == []
+
+
+@pytest.mark.parametrize(("first", "told"), [(4e-2, True), (2e-3, False)])
+def test_a_large_memory_is_told_of_in_a_run_that_learns_where_gradients_grow_on_their_way_back(
+    first: float, told: bool
+) -> None:
+    columns = remembering(2.0, 5e-4) | {("layer_grad", "hidden.0"): first, ("layer_grad", "final"): 1e-2} | LEARNED
+    assert bool(gradients.recurrent_gradients(case(columns))) == told
+    usual = columns | {("layer_weight", gradients.MEMORY): 0.12}
+    assert gradients.recurrent_gradients(case(usual)) == []

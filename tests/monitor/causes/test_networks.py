@@ -70,8 +70,10 @@ def test_dormant_units_are_told_of_where_most_sleep_and_the_run_fails() -> None:
     hits = networks.dormant_units(case({"dormant": np.where(np.arange(N) > 9, 0.9, 0.1)}, at("hidden.1")))
     assert hits[0].onset_steps == 11 * PER
     assert hits[0].evidence == {"dormant": 0.9}
-    assert networks.dormant_units(case({"dormant": 0.9}, at("hidden.1"), LEARNED)) == []
     assert networks.dormant_units(case({"dormant": 0.3}, at("hidden.1"))) == []
+    by_and_by = {"dormant": np.linspace(0.0, 1.0, N)}
+    assert networks.dormant_units(case(by_and_by, at("hidden.1")))
+    assert networks.dormant_units(case(by_and_by, at("hidden.1"), LEARNED)) == []
 
 
 def test_ratios_before_the_first_step_accuse_batchnorm_where_there_is_some() -> None:
@@ -92,7 +94,62 @@ def test_many_dormant_units_are_usual_unless_they_fell_asleep_at_once() -> None:
     at_once = {"dormant": np.where(np.arange(N) > 9, 0.7, 0.2)}
     assert networks.dormant_units(case(at_once, place))[0].onset_steps == 11 * PER
     assert networks.dormant_units(case({"dormant": np.linspace(0.3, 0.99, N)}, place))
-    taken = {"dormant": 0.8}  # with the weights of another run, where it came by and by
-    assert networks.dormant_units(case(taken, place))
-    known = case(taken, place)
-    assert networks.dormant_units(replace(known, config={**known.config, "init_from": "other"})) == []
+    first_lessons = {"dormant": np.where(np.arange(N) == 0, 0.0, np.where(np.arange(N) == 1, 0.5, 0.9))}
+    assert networks.dormant_units(case(first_lessons, place)) == []
+
+
+@pytest.mark.parametrize("returns", [FAILED, LEARNED])
+def test_a_fresh_network_is_awake_whatever_becomes_of_the_run(returns: Any) -> None:
+    known = case({"dormant": 0.8}, at("hidden.0"), returns)
+    assert networks.dormant_units(known)[0].onset_steps == 0
+    for config in ({"init_from": "other"}, {"loop": "own"}):  # weights that are not fresh, or may not be
+        assert networks.dormant_units(replace(known, config={**known.config, **config})) == []
+
+
+def test_fresh_layers_far_from_the_input_may_sleep_where_the_run_does_well() -> None:
+    known = case({}, {}, LEARNED)
+    columns = {
+        Column("dormant", tuple(at(f"hidden.{i}").items())): np.full(N, share) for i, share in ((0, 0.0), (5, 0.6))
+    }
+    deep = known.recording.joined(Recording(known.recording.steps, columns))
+    assert networks.dormant_units(replace(known, recording=deep)) == []
+
+
+def weights(**layers: Any) -> Case:
+    """A run that does well, with the weights of these layers."""
+    columns = {Column("layer_weight", tuple(at(name).items())): x + np.zeros(N) for name, x in layers.items()}
+    known = case({}, {}, LEARNED)
+    return replace(known, recording=known.recording.joined(Recording(known.recording.steps, columns)))
+
+
+def test_weights_that_leap_as_no_step_moves_them_are_told_of_even_where_the_run_does_well() -> None:
+    late = np.arange(N) >= 20
+    grown = {name: np.where(late, 3.0, 1.0) * np.linspace(0.12, 0.13, N) for name in ("hidden", "final")}
+    (hit,) = networks.activation_growth(weights(**grown))
+    assert (hit.where, hit.onset_steps) == ({"group": "team", "network": "actor"}, 21 * PER)
+    assert hit.evidence["factor"] == pytest.approx(3, rel=0.01)
+    (hit,) = networks.activation_growth(weights(hidden=0.12, final=np.where(late, 2.0, 0.02)))
+    assert hit.where["layer"] == "final"
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"hidden": np.where(np.arange(N) >= 1, 0.15, 0.12), "final": np.where(np.arange(N) >= 1, 0.1, 0.002)},
+        {"hidden": np.linspace(0.12, 0.5, N), "final": np.linspace(0.12, 0.5, N)},  # alike, but slowly
+        {"hidden": np.where(np.arange(N) >= 20, 0.6, 0.12), "final": np.where(np.arange(N) >= 20, 0.5, 0.02)},
+    ],
+)
+def test_weights_that_steps_have_moved_have_not_leapt(layers: dict[str, Any]) -> None:
+    assert networks.activation_growth(weights(**layers)) == []
+
+
+@pytest.mark.parametrize(("weight", "sure"), [(0.4, True), (0.1, False)])
+def test_actions_that_began_beyond_their_bounds_come_from_weights_or_from_the_entropy(
+    weight: float, sure: bool
+) -> None:
+    seen = {"losses/entropy": -9.0, "preactivation": 9.0}
+    known = case(seen, {"group": "team", "agent": "a", "dimension": 1})
+    last = Recording(known.recording.steps, {Column("layer_weight", tuple(at("final").items())): np.full(N, weight)})
+    (hit,) = networks.activation_growth(replace(known, recording=known.recording.joined(last)))
+    assert (hit.confidence > 0.5) == sure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,26 @@ def test_values_behind_returns_that_run_away_from_them_are_on_their_way() -> Non
 def test_a_policy_without_randomness_that_gained_nothing_needs_no_further_symptom() -> None:
     little = np.linspace(-10, -9.8, N) + 0.3 * np.sin(np.arange(N))
     assert ppo.entropy_collapse(case({"losses/entropy": 0.01}, little))
+
+
+def weighing(weight: Any, nats: Any, returns: Any = LEARNED) -> Case:
+    """A run whose entropy has this weight beside advantages."""
+    known = case({"losses/entropy": nats}, returns)
+    column = {Column("entropy_weight", (("group", "team"),)): weight + np.zeros(N)}
+    return replace(known, recording=known.recording.joined(Recording(known.recording.steps, column)))
+
+
+def test_an_entropy_that_is_charged_for_is_named_whatever_the_return() -> None:
+    (hit,) = ppo.entropy_collapse(weighing(np.where(LATE, -0.1, 0.01), np.where(LATE, 0.2, 1.4)))
+    assert (hit.where, hit.onset_steps, hit.evidence) == ({"group": "team"}, 21 * PER, {"weight": -0.1})
+    assert ppo.entropy_collapse(weighing(0.01, np.where(LATE, 0.2, 1.4))) == []
+
+
+def test_an_entropy_that_outweighs_advantages_is_named_where_it_shows() -> None:
+    kept = math.log(5) - 0.01
+    (hit,) = ppo.entropy_explosion(weighing(10.0 * np.linspace(1, 0, N), np.where(np.arange(N) < 37, kept, 1.5)))
+    assert (hit.where, hit.onset_steps) == ({"group": "team"}, 0)
+    (hit,) = ppo.entropy_explosion(weighing(np.where(LATE, 1.0, 0.01), np.where(LATE, 1.5, 1.2)))
+    assert hit.onset_steps == 21 * PER
+    assert ppo.entropy_explosion(weighing(0.01, kept)) == []
+    assert ppo.entropy_explosion(weighing(1.0, np.linspace(1.6, 0.5, N))) == []  # it decides all the same

@@ -84,3 +84,26 @@ def test_agents_that_come_to_see_the_same_have_lost_what_is_their_own() -> None:
     assert (hit.where, hit.onset_steps) == ({"group": "agent"}, 21 * EVERY)
     always = ("obs_mean", OTHER | {"feature": 0}, NOISE)
     assert not found("identical_policies", case(*present, own, always, WELL))  # some games are so
+
+
+def test_agents_that_see_and_answer_alike_cannot_take_roles_however_well_they_do() -> None:
+    same = ("diversity", AGENT, np.where(np.arange(N) < 20, 0.1, 1e-8)), ("diversity", OTHER, 1e-8)
+    sees = [("actions/responsiveness", place, 0.3) for place in (AGENT, OTHER)]
+    (hit,) = found("identical_policies", case(*same, *sees, WELL))
+    assert (hit.where, hit.onset_steps) == ({"group": "agent"}, 21 * EVERY)
+    blind = [("actions/responsiveness", place, 0.001) for place in (AGENT, OTHER)]  # nothing was learned, or need be
+    assert not found("identical_policies", case(*same, *blind, WELL))
+
+
+def test_a_view_that_is_of_use_to_one_agent_alone_is_not_that_of_the_others() -> None:
+    place = {"feature": 0}
+    apart = ("diversity", AGENT, 0.1), ("diversity", OTHER, 0.1)
+    one_view = *apart, ("obs_mean", AGENT | place, NOISE), ("obs_mean", OTHER | place, NOISE)
+    unequal, equal = contributions((4.3, 0.9), (0.3, 0.3)), contributions((2.0, 0.4), (1.7, 0.4))
+    assert found("identical_policies", case(*one_view, WELL, contributions=unequal))[0].where == {"group": "agent"}
+    assert not found("identical_policies", case(*one_view, WELL, contributions=equal))  # some games are so
+    assert not found("identical_policies", case(*one_view, WELL))
+    own = *apart, ("obs_mean", AGENT | place, NOISE), ("obs_mean", OTHER | place, NOISE[::-1])
+    assert not found("identical_policies", case(*own, WELL, contributions=unequal))
+    assert found("lazy_agent", case(*own, contributions=contributions((4.3, 0.3), (0.0, 0.1))))
+    assert not found("lazy_agent", case(*one_view, contributions=contributions((4.3, 0.3), (0.0, 0.1))))

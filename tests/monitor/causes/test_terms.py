@@ -249,3 +249,21 @@ def test_what_was_found_was_judged() -> None:
     assert told["findings"][0]["cause"] == "reward_term_dominates"
     assert "reward_term_dominates" in told["checked"]
     assert "reward_term_dominates" not in {entry["cause"] for entry in told["not_judged"]}
+
+
+@pytest.mark.parametrize(
+    ("explained", "std", "named"),
+    [
+        (stepped(0.8, 0.02), 1.0, True),
+        (np.concatenate([stepped(0.8, 0.0)[:30], np.full(N - 30, 0.6)]), 1.0, False),  # learns to tell again
+        (stepped(0.8, 0.02), stepped(1.0, 0.1), False),  # hardly anything varies any more
+        (stepped(0.8, -3.0), 1.0, False),  # a critic that broke
+        (np.linspace(0.8, 0.0, N), 1.0, False),  # by and by
+        (0.05, 1.0, False),  # never told anything
+    ],
+)
+def test_a_reward_that_nothing_explains_any_more_is_out_of_reach(explained: Any, std: Any, named: bool) -> None:
+    seen = ("explained_variance", AGENT, explained), ("reward_std", AGENT, std)
+    hits = found("reward_uncontrollable", case(*seen, preflight={}))
+    assert bool(hits) == named
+    assert all(hit.onset_steps == 21_000 for hit in hits)
