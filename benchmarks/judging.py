@@ -109,7 +109,7 @@ class Judged(NamedTuple):
 
 
 def half(cause: str) -> str:
-    """The half of all causes to which one belongs: the detectors were built with a view of the one half alone."""
+    """The half of all causes to which one belongs: at first the detectors were built with a view of one half alone."""
     return HALVES[hashlib.sha256(cause.encode()).digest()[0] % 2]
 
 
@@ -224,8 +224,9 @@ def page(entries: Sequence[Entry]) -> str:
         f"{len(judged)} runs: {kinds['harmful']} harmed by their fault (over {HARM:.0%} of what the same seed gains "
         f"without it is lost, or the run ended), {kinds['harmless']} with a fault that did no harm, "
         f"{kinds['healthy']} healthy, {kinds['undecided']} where harm cannot be told; {stopped} did not end by "
-        "themselves. Shares with 95% Wilson intervals. Causes are halved by the hash of their names: the detectors "
-        "were built with a view of one half.",
+        "themselves. Shares with 95% Wilson intervals. Causes are halved by the hash of their names: at first the "
+        "detectors were built with a view of one half, and later mended with a view of both and of these very runs; "
+        "of causes never looked at, the first judgement of the other half (top-1 0.46) says more.",
         "",
         f"| of runs that were harmed | {' | '.join(sides)} |",
         "|---|" + "---|" * len(sides),
