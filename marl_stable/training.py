@@ -44,7 +44,7 @@ COUNTERS = ("steps", "iteration", "seconds", "evaluation_due", "checkpoint_due")
 
 
 class Observer(Protocol):
-    """Who is told what happens; run.py writes it to files and to the terminal."""
+    """Who is told what happens; run/ writes it to files and to the terminal."""
 
     def logged(self, steps: int, row: dict[str, float], found: Host, counts: dict[str, list[float]]) -> None:
         """An iteration's figures, the parts that they were made of, and now and then the counts of actions."""

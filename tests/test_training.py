@@ -84,7 +84,7 @@ def test_observers_are_told_in_the_order_in_which_things_happen(monkeypatch: pyt
             told.append(f"saved {training.steps}")
             super().save(training)
 
-    monkeypatch.setattr("marl_stable.run.RunObserver", Spy)
+    monkeypatch.setattr("marl_stable.run.conducting.RunObserver", Spy)
     more = ["--eval-every", "96", "--eval-episodes", "5", "--checkpoint-every", "144", "--total-steps", "192"]
     assert train(Path("run"), *more, "--quiet") == 0
     assert told == [
