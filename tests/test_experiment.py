@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from marl_stable import configs, experiment, training
+from marl_stable import configs, experiment, loop
 from marl_stable.cli import main
 from marl_stable.config import RunConfig
 from marl_stable.diagnosing import read_case
@@ -249,13 +249,13 @@ def test_an_interrupted_experiment_leaves_nothing(
     planted(monkeypatch, "reward_shift")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "rooms"))
     (tmp_path / "rooms").mkdir()
-    actual = training.collect
+    actual = loop.collect
 
     def collect(*given: Any) -> bool:
         signal.raise_signal(signal.SIGINT)
         return actual(*given)
 
-    monkeypatch.setattr(training, "collect", collect)
+    monkeypatch.setattr(loop, "collect", collect)
     capsys.readouterr()
     assert main(["diagnose", "run", "--experiment"]) == 130
     assert capsys.readouterr().out == ""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from marl_stable import configs, ladder, training
+from marl_stable import configs, ladder, loop
 from marl_stable.agents.config import ALGORITHMS, default_config
 from marl_stable.cli import main
 from marl_stable.cli.train import train_config
@@ -203,8 +203,8 @@ def test_an_end_asked_for_while_a_rung_trains_ends_the_ladder(
         signal.raise_signal(signal.SIGTERM)
         return actual(*given)
 
-    actual = training.collect
-    monkeypatch.setattr(training, "collect", collect)
+    actual = loop.collect
+    monkeypatch.setattr(loop, "collect", collect)
     assert main(["ladder", *FLAGS, "--rung-steps", "48", "--json"]) == 130
     assert json.loads(capsys.readouterr().out) == {"rungs": [], "suffices": None}
 

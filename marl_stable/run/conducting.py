@@ -7,8 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from marl_stable import defence, distributed, transfer
-from marl_stable import training as loop
+from marl_stable import defence, distributed, loop, transfer
 from marl_stable.diagnosing import diagnose_run, write_diagnosis
 from marl_stable.folder import RunFolder
 from marl_stable.interruption import Signals
@@ -19,7 +18,7 @@ from marl_stable.profile import Stopwatch
 from marl_stable.report.page import page
 from marl_stable.report.terminal import Outcome, Progress, show, summary
 from marl_stable.run import Run
-from marl_stable.training import Training, evaluate
+from marl_stable.training import Training
 from marl_stable.types import EnvironmentFailure, Stopped
 
 
@@ -120,7 +119,7 @@ def _trained(training: Training, observer: Follower, signals: Signals) -> tuple[
         status: str = loop.train(training, observer, signals)
         observer.save(training)
         # Evaluated after saving: going on takes back what only the end calls for.
-        if status == "finished" and not _evaluated(training) and not evaluate(training, observer, signals):
+        if status == "finished" and not _evaluated(training) and not loop.evaluate(training, observer, signals):
             status = "interrupted"
     except (EnvironmentFailure, Stopped) as error:
         loop.report_failures(training, observer)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from marl_stable import training
+from marl_stable import loop
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv, lost, take_mishaps
@@ -284,14 +284,14 @@ def tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder in which three tokens lie as soon as training begins."""
     folder = tmp_path / "tokens"
     folder.mkdir()
-    loop = training.train
+    train = loop.train
 
     def supplied(*arguments: Any) -> Any:
         for number in range(3):
             (folder / f"step{number}").touch()
-        return loop(*arguments)
+        return train(*arguments)
 
-    monkeypatch.setattr(training, "train", supplied)
+    monkeypatch.setattr(loop, "train", supplied)
     return folder
 
 
