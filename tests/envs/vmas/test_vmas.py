@@ -19,7 +19,7 @@ from marl_stable.types import Box, Discrete, EnvironmentFailure, PerGroup, Step,
 
 pytest.importorskip("vmas")
 from marl_stable.envs import vmas
-from marl_stable.envs.vmas import VmasEnv
+from marl_stable.envs.vmas.env import VmasEnv
 
 CPU = torch.device("cpu")
 SCENARIOS = (  # with shaping kept between steps, sensors, food that vanishes, joints, links that move, scripted players
