@@ -4,8 +4,9 @@ VMAS is a simulator of E worlds whose caller resets them; here each copy begins 
 are this instance's own, and the whole state can be saved. Every step asks the device once whether an episode ended,
 since most scenarios end copies one by one; VMAS itself asks it several times per agent, to check the actions.
 
-`env.py` is the batched environment, `single.py` one copy to be drawn; `object_state.py` finds the state of a simulator
-that cannot save it, `generators.py` keeps its random numbers apart, `terms.py` finds out what rewards are made up of.
+`env.py` is the batched environment, `single.py` one copy to be drawn. Below both, `simulator.py` is VMAS's own
+environment with what it lacks; `object_state.py` finds the state of a simulator that cannot save it, `generators.py`
+keeps its random numbers apart, `terms.py` finds out what rewards are made up of.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def make(name: str, num_envs: int, device: torch.device, **kwargs: Any) -> VmasE
     _require_installed(env_id)
     try:
         env = VmasEnv(name, num_envs, device, max_steps, **kwargs)
-        if terms.candidates(env.infos):
+        if terms.candidates(env.simulator.infos):
             trial = VmasEnv(name, terms.COPIES, device, max_steps, **kwargs)  # leaves the other one as new
             env.name_terms(terms.names_of([_random_step(trial, seed) for seed in range(terms.STEPS)]))
         return env

@@ -5,9 +5,6 @@ Shapes: E copies, A agents of one group, N agents, O observation features, D act
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import warnings
 from typing import Any
 
 import numpy as np
@@ -16,10 +13,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marl_stable.envs.groups import groups_of, stem
-from marl_stable.envs.vmas import generators, object_state
 from marl_stable.envs.vmas import terms as reward_terms
-from marl_stable.envs.vmas.generators import OwnGenerators
-from marl_stable.types import Box, EnvironmentFailure, EnvSpec, Group, PerGroup, Step, UsageError
+from marl_stable.envs.vmas.simulator import Seen, Simulator, features
+from marl_stable.types import EnvSpec, PerGroup, Step, UsageError
 
 
 class VmasEnv:
@@ -28,26 +24,18 @@ class VmasEnv:
     def __init__(self, name: str, num_envs: int, device: torch.device, max_steps: int, **kwargs: Any) -> None:
         self.num_envs, self.device = num_envs, device
         self.replay_differs: tuple[int, ...] = ()
-        self.generators = OwnGenerators(device)
-        self.simulator = self._make(name, {"max_steps": max_steps, **kwargs})
-        self.agents = [agent.name for agent in self.simulator.agents]
+        self.simulator = Simulator(name, num_envs, device, max_steps, **kwargs)
+        self.agents = self.simulator.agents
         self.spec = self._spec(f"vmas/{name}")
         self._members = {g.name: [self.agents.index(agent) for agent in g.agents] for g in self.spec.groups}
         self._always = {
             g.name: torch.ones(num_envs, len(g.agents), dtype=torch.bool, device=device) for g in self.spec.groups
         }
-        self._can_mix = True
         self.obs: PerGroup = {}
-        self._settle()
-        self._new = object_state.take(self._root())
 
     def reset(self, seed: int) -> PerGroup:
         """Begin the first episode of every copy; the same seed draws the same episodes."""
-        self._put(self._new)  # some scenarios carry state over a reset
-        self.generators.seed(seed)
-        with self.generators.in_use():
-            self._reset_all()
-            self.obs = self._observe()
+        self.obs = self._grouped(self.simulator.begin(seed))
         return self.obs
 
     def step(self, action: PerGroup) -> Step:
@@ -85,7 +73,7 @@ class VmasEnv:
             for g in self.spec.groups
             if g.terms
         }
-        return self._grouped(obs), rewards, terms, terminated.view(-1), truncated.view(-1)
+        return self._grouped([features(each) for each in obs]), rewards, terms, terminated.view(-1), truncated.view(-1)
 
     def played(self, action: PerGroup) -> Any:
         """What VMAS makes of one step: observations, rewards, ended copies, those cut off, and infos."""
@@ -93,12 +81,7 @@ class VmasEnv:
         for name, members in self._members.items():
             for i, member in enumerate(members):
                 actions[member] = action[name][:, i].clone()  # VMAS changes the shape of what it is given
-        try:
-            with self.generators.in_use():
-                return self._call("step", actions)
-        except Exception as error:
-            told = str(error) or "an action is not a number, or it is outside its bounds"
-            raise EnvironmentFailure(f"{self.spec.id} failed in a step: {type(error).__name__}: {told}") from error
+        return self.simulator.step(actions)
 
     def name_terms(self, names: tuple[str, ...]) -> None:
         """From now on tell these parts of `info` as the terms of every agent's reward."""
@@ -106,11 +89,7 @@ class VmasEnv:
 
     def state_dict(self) -> dict[str, Any]:
         """All tensors and numbers inside VMAS's objects, the observations and the generators."""
-        return {
-            "world": object_state.take(self._root()),
-            "obs": {name: obs.clone() for name, obs in self.obs.items()},
-            "generators": self.generators.state_dict(),
-        }
+        return self.simulator.state_dict() | {"obs": {name: obs.clone() for name, obs in self.obs.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> PerGroup:
         """Go on where `state_dict` was taken.
@@ -119,8 +98,7 @@ class VmasEnv:
         new episode and are named in `replay_differs`.
         """
         self.obs = {name: obs.to(self.device, copy=True) for name, obs in state["obs"].items()}
-        fits = self._put(state["world"])
-        self.generators.load_state_dict(state["generators"])
+        fits = self.simulator.load_state_dict(state)
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         differs = self._differs(state) if fits else everyone
         self.replay_differs = tuple(differs.nonzero().flatten().tolist())
@@ -131,7 +109,7 @@ class VmasEnv:
     def render(self) -> Any:
         """The first copy as an RGB array `(height, width, 3)` uint8; UsageError where this machine cannot draw."""
         try:
-            return np.ascontiguousarray(self.simulator.render(mode="rgb_array"))
+            return np.ascontiguousarray(self.simulator.env.render(mode="rgb_array"))
         except Exception as error:
             raise UsageError(
                 f"{self.spec.id} cannot be drawn here ({type(error).__name__}: {error}); pyglet needs a display, or "
@@ -140,111 +118,29 @@ class VmasEnv:
 
     def close(self) -> None:
         """Close the window that pictures were drawn in."""
-        if self.simulator.viewer is not None:
-            self.simulator.viewer.close()
-            self.simulator.viewer = None
-
-    def _make(self, name: str, kwargs: dict[str, Any]) -> Any:
-        """The simulator, made with generators of our own so that two are made alike."""
-        vmas = importlib.import_module("vmas")
-        shared = vmas.simulator.environment.Environment.vmas_random_state  # what all instances draw from
-        before = list(shared)
-        with self.generators.in_use(), warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Scenario kwargs")  # VMAS only warns of misspelt ones
-            shared[:] = self.generators.states[:3]
-            try:
-                return vmas.make_env(
-                    name, self.num_envs, self.device, clamp_actions=True, terminated_truncated=True, **kwargs
-                )
-            finally:
-                shared[:] = before
-
-    def _settle(self) -> None:
-        """One step of doing nothing: scenarios make much of what holds their state in their first step."""
-        self.infos = self.played({g.name: _nothing(g, self.num_envs, self.device) for g in self.spec.groups})[-1]
+        self.simulator.close()
 
     def _spec(self, env_id: str) -> EnvSpec:
-        with self.generators.in_use():
-            seen = self._call("get_from_scenario", True, False, False, False)[0]
-        sizes = [_flat(obs).shape[1] for obs in seen]
+        sizes, actions = self.simulator.sizes, self.simulator.env.action_space
         observation = {a: spaces.Box(-np.inf, np.inf, (n,)) for a, n in zip(self.agents, sizes, strict=True)}
-        action = {a: _space(own) for a, own in zip(self.agents, self.simulator.action_space, strict=True)}
-        teams = _teams(env_id, self.agents, [agent.adversary for agent in self.simulator.agents])
+        action = {a: _space(own) for a, own in zip(self.agents, actions, strict=True)}
+        teams = _teams(env_id, self.agents, [agent.adversary for agent in self.simulator.env.agents])
         return EnvSpec(env_id, tuple(self.agents), groups_of(self.agents, observation, action, teams))
 
     def _begin_anew(self, ended: Tensor, obs: PerGroup) -> PerGroup:
         """New episodes in the copies `ended` (E,); the observations `obs` of the others stay as they are."""
-        with self.generators.in_use():
-            self._restart(ended)
-            first = self._observe()
+        first = self._grouped(self.simulator.begin_anew(ended))
         return {name: torch.where(ended.view(-1, 1, 1), new, obs[name]) for name, new in first.items()}
-
-    def _restart(self, ended: Tensor) -> None:
-        """Restart `ended`: restart all, and give the others back their rows of everything.
-
-        VMAS restarts one copy in the time that it takes for all; and to do so changes others in some scenarios
-        (`ball_trajectory` gives all of them the shaping of the one). It is left to VMAS where something without rows
-        changes at a restart (`football`).
-        """
-        copies = ended.nonzero().flatten().tolist()
-        if len(copies) == self.num_envs:
-            self._reset_all()
-            return
-        if self._can_mix:
-            before, streams = object_state.take(self._root()), generators.read(self.generators.cuda)
-            self._reset_all()
-            if object_state.keep_rows(self._root(), before, ~ended):
-                return
-            self._can_mix = False
-            if not self._put(before):
-                raise EnvironmentFailure(f"{self.spec.id} cannot restart one copy and leave the others as they were")
-            generators.write(streams, self.generators.cuda)
-        for copy in copies:
-            self._call("reset_at", copy, return_observations=False)
-
-    def _reset_all(self) -> None:
-        with self.generators.in_use():
-            self._call("reset", return_observations=False)
-
-    def _put(self, state: object_state.Snapshot) -> bool:
-        """Give the simulator `state`; False where its objects are other ones.
-
-        Some scenarios drop objects at a reset and make them again in the next step (`football`).
-        """
-        if object_state.put(self._root(), state):
-            return True
-        self._settle()
-        if object_state.put(self._root(), state):
-            return True
-        self._reset_all()
-        return object_state.put(self._root(), state)
 
     def _differs(self, state: dict[str, Any]) -> Tensor:
         """Copies (E,) that look otherwise than when saved; none where looking twice shows two things (noise)."""
-        looks = []
-        with self.generators.in_use():
-            for _ in range(2):
-                looks.append(self._observe())
-                object_state.put(self._root(), state["world"])
-        self.generators.load_state_dict(state["generators"])
+        looks = [self._grouped(seen) for seen in self.simulator.looks(state)]
         other = [(looks[0][name] != obs).flatten(1).any(1) for name, obs in self.obs.items()]
         noise = any(not torch.equal(looks[0][name], looks[1][name]) for name in looks[0])
         return torch.stack(other).any(0) & (not noise)
 
-    def _root(self) -> list[Any]:
-        """Where the state hangs: the entities first, so that they are named by their places in the world."""
-        world = self.simulator.world
-        return [world.landmarks, world.agents, self.simulator]
-
-    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """A method of VMAS without its exchange of generators, which are all instances' common ones."""
-        return inspect.unwrap(getattr(type(self.simulator), method))(self.simulator, *args, **kwargs)
-
-    def _observe(self) -> PerGroup:
-        return self._grouped(self._call("get_from_scenario", True, False, False, False)[0])
-
-    def _grouped(self, obs: list[Any]) -> PerGroup:
-        return {name: torch.stack([_flat(obs[i]) for i in members], 1) for name, members in self._members.items()}
+    def _grouped(self, obs: Seen) -> PerGroup:
+        return {name: torch.stack([obs[i] for i in members], 1) for name, members in self._members.items()}
 
     def _for_all(self, flags: Tensor) -> PerGroup:
         """(E,) to (E, A) of every group."""
@@ -254,21 +150,6 @@ class VmasEnv:
 def _space(own: Any) -> spaces.Space[Any]:
     """One of Gym's spaces, which VMAS still uses, as Gymnasium's."""
     return spaces.Box(own.low, own.high) if hasattr(own, "low") else spaces.Discrete(int(own.n))
-
-
-def _nothing(group: Group, copies: int, device: torch.device) -> Tensor:
-    shape = (copies, len(group.agents))
-    if isinstance(group.action, Box):
-        return torch.zeros(*shape, len(group.action.low), device=device)
-    return torch.zeros(shape, dtype=torch.int64, device=device)
-
-
-def _flat(obs: Any) -> Tensor:
-    """One agent's observation, a tensor or a dict of them, as features (E, O)."""
-    if isinstance(obs, dict):
-        return torch.cat([_flat(part) for part in obs.values()], dim=1)
-    features: Tensor = obs.float().flatten(1)
-    return features
 
 
 def _teams(env_id: str, agents: list[str], adversary: list[bool]) -> dict[str, str]:
