@@ -22,8 +22,8 @@ from marl_stable.types import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from marl_stable.envs.copies import Copy
     from marl_stable.envs.crew import TermNames
-    from marl_stable.envs.pettingzoo import Copy
 
 ON_DEVICE = 256
 IN_PYTHON = 32

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from marl_stable.envs.pettingzoo import Arrays, Copy
+from marl_stable.envs.copies import Arrays, Copy
 from marl_stable.envs.terms import find_terms
 from marl_stable.types import Discrete, EnvironmentFailure, EnvSpec, Group, MultiDiscrete, UsageError
 

@@ -17,8 +17,9 @@ import gymnasium
 
 from marl_stable.conversion import unknown
 from marl_stable.envs.aec import TurnCopy
+from marl_stable.envs.copies import Copy
 from marl_stable.envs.gymnasium import SingleAgent
-from marl_stable.envs.pettingzoo import Copy, ParallelCopy
+from marl_stable.envs.pettingzoo import ParallelCopy
 from marl_stable.types import EnvSpec, UsageError
 
 Factory = Callable[..., Any]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marl_stable.envs.base import Mishap
+from marl_stable.envs.copies import Arrays
 from marl_stable.envs.crew import Crew, Failure
-from marl_stable.envs.pettingzoo import Arrays
 from marl_stable.types import EnvironmentFailure, PerGroup, Step, UsageError
 
 Moves: TypeAlias = "dict[str, NDArray[Any]]"
