@@ -179,7 +179,7 @@ def _make_copies(make_copy: MakeCopy, env_id: str, indices: Iterable[int]) -> li
             copies[0].spec,
         ):  # masks in infos show in specs only
             raise UsageError(f"copy {index} of {env_id} has other agents or spaces than copy 0; they must be equal.")
-    if len({id(copy.env) for copy in copies}) < len(copies):
+    if len({id(getattr(copy.env, "unwrapped", copy.env)) for copy in copies}) < len(copies):
         raise UsageError(f"{env_id} gives the same object again; its factory must make a new one at every call.")
     return copies
 
