@@ -52,10 +52,6 @@ class Arrays(NamedTuple):
             {g.name: np.zeros((*rows[g.name], len(g.terms)), np.float32) for g in spec.groups if g.terms},
         )
 
-    def copies(self) -> Arrays:
-        """The same values in memory of their own."""
-        return Arrays(*({name: array.copy() for name, array in kind.items()} for kind in self))  # type: ignore[arg-type]
-
     def at(self, copy: int) -> Arrays:
         """Views of one copy's part."""
         return Arrays(*({name: array[copy] for name, array in kind.items()} for kind in self))
