@@ -25,7 +25,7 @@ import torch
 
 import marl_stable as ms
 from benchmarks.trials import RESULTS
-from marl_stable import training as loop
+from marl_stable import loop
 from marl_stable.training import Training
 
 TABLE = RESULTS / "overhead.md"

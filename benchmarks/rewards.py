@@ -17,19 +17,20 @@ from typing import Any
 
 import torch
 
-from benchmarks.reward_designs import DESIGNS, Design
+from benchmarks.reward_designs import DESIGNS
+from benchmarks.reward_designs.design import Design
 from benchmarks.trials import RESULTS, read
 from marl_stable.investigate.reward.debugging import examine
 from marl_stable.provenance import git_commit
 
 FILE, TABLE = RESULTS / "rewards.jsonl", RESULTS / "rewards.md"
-HERE = Path(__file__).parent / "reward_designs.py"
+EXPERTS = Path(__file__).parent / "reward_designs" / "experts.py"
 
 
 def ask(name: str, design: Design) -> dict[str, Any]:
     """What is found of a design."""
     began = time.perf_counter()
-    expert = f"{HERE}:{design.expert}" if design.expert else None
+    expert = f"{EXPERTS}:{design.expert}" if design.expert else None
     metric = "metric" if design.metric else None
     if design.pay is None:
         found = examine(design.task, design.kwargs, expert, metric)

@@ -33,7 +33,7 @@ from benchmarks.stress_conditions import ARMS, BY_NAME, CONDITIONS, Condition, P
 from benchmarks.stress_table import table
 from benchmarks.trials import RESULTS, part_of, read
 from marl_stable.provenance import git_commit, versions
-from marl_stable.run import resume
+from marl_stable.run.resuming import resume
 from marl_stable.training import Training
 from marl_stable.types import UsageError
 

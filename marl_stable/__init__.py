@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from marl_stable.monitor.stability_monitor import StabilityMonitor
     from marl_stable.policy import Policy, load_policy
-    from marl_stable.run import Run, train
+    from marl_stable.run import Run
+    from marl_stable.run.beginning import train
     from marl_stable.types import EnvironmentFailure, UsageError
 
 __version__ = "0.1.0"
@@ -22,7 +23,7 @@ _HOMES = {
     "StabilityMonitor": "marl_stable.monitor.stability_monitor",
     "UsageError": "marl_stable.types",
     "load_policy": "marl_stable.policy",
-    "train": "marl_stable.run",
+    "train": "marl_stable.run.beginning",
 }
 
 __all__ = [

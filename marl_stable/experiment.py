@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from marl_stable import checkpoint, configs, run
+from marl_stable import checkpoint, configs
 from marl_stable.agents.base import decay
 from marl_stable.agents.config import ActorCriticConfig, MADDPGConfig, MAPPOConfig
 from marl_stable.config import RunConfig
@@ -37,6 +37,8 @@ from marl_stable.monitor.case import Case
 from marl_stable.monitor.diagnosis import DOUBTFUL, diagnose
 from marl_stable.monitor.symptoms import symptoms
 from marl_stable.report.page import flags
+from marl_stable.run import Run, beginning
+from marl_stable.run.resuming import resume
 from marl_stable.trial import Trial, brief, outcome
 
 PAIRS = 2
@@ -127,7 +129,9 @@ class Experiment:
             self._count += 1
             folder = self.room / str(self._count)
             short = brief(config, self.steps(start), seed, folder)
-            found.append(outcome(self._go_on(short, remedy, folder) if start == "last" else run.start(short), seed))
+            found.append(
+                outcome(self._go_on(short, remedy, folder) if start == "last" else beginning.start(short), seed)
+            )
             shutil.rmtree(folder)
         return found
 
@@ -147,7 +151,7 @@ class Experiment:
         scaled = {key: value * factor if key in RATES else value for key, value in changes.items()}
         return applied(config, scaled)
 
-    def _go_on(self, config: RunConfig, remedy: Remedy | None, folder: Path) -> run.Run:
+    def _go_on(self, config: RunConfig, remedy: Remedy | None, folder: Path) -> Run:
         """A copy of the run, gone on with from `last.pt`."""
         others = ("events.out.tfevents*", "best.pt", "previous.pt", "report.html", "diagnosis.json")
         shutil.copytree(self.path, folder, ignore=shutil.ignore_patterns(*others))
@@ -163,7 +167,7 @@ class Experiment:
         checkpoint.save(last, state)
         end = state["steps"] + config.total_steps
         (folder / "config.yaml").write_text(configs.write(replace(config, total_steps=end)), encoding="utf-8")
-        return run.resume(folder, end, quiet=True)
+        return resume(folder, end, quiet=True)
 
     def _reach(self, group: str) -> float:
         """How far out the last layer of the group's actors is: the largest 95th percentile of |u|; 0 where unknown."""

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from marl_stable import run
 from marl_stable.agents.config import ActorCriticConfig, default_config, without_measures
 from marl_stable.config import NetworkConfig, NetworkOverride, RunConfig
 from marl_stable.conversion import leaves, require
 from marl_stable.report.console import open_console
 from marl_stable.report.files import to_json
 from marl_stable.report.page import flags
+from marl_stable.run import beginning
 from marl_stable.trial import Trial, brief, mean, outcome
 
 BUDGET = 5  # a rung is trained for a fifth of the preset's steps
@@ -165,7 +165,7 @@ def climb(config: RunConfig, steps: int, seeds: int, folder: Path) -> Iterator[R
     for number, (rung, (name, _)) in enumerate(zip(rungs(config), RUNGS, strict=True)):
         found = []
         for seed in range(config.seed, config.seed + seeds):
-            ran = run.start(brief(rung, steps, seed, folder / f"rung-{number}-s{seed}"))
+            ran = beginning.start(brief(rung, steps, seed, folder / f"rung-{number}-s{seed}"))
             found.append(outcome(ran, seed))
         yield _row(number, name, difference(rung, config), found)
 

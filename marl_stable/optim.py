@@ -85,16 +85,11 @@ class GuardedAdam:
 
     # ---- a step
 
-    def step(self, loss: Tensor, lr: float) -> StepStats:
-        """Differentiate `loss` (a scalar) and take one step of size `lr`."""
-        stats = self.move(loss, lr)
-        self.remember(stats.norm)
-        return stats
-
     def move(self, loss: Tensor, lr: float | Tensor) -> StepStats:
-        """The step itself; `remember` must follow. As a scalar tensor, `lr` can change between repetitions.
+        """Differentiate `loss` (a scalar) and take one step of size `lr`; `remember` must follow.
 
-        The gradient is the mean of those of all processes that train together.
+        As a scalar tensor, `lr` can change between repetitions. The gradient is the mean of those of all processes that
+        train together.
         """
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         with torch.no_grad():

@@ -17,7 +17,7 @@ from marl_stable.agents.base import Agent
 from marl_stable.config import EnvConfig
 from marl_stable.conversion import require, unknown
 from marl_stable.envs import catalog, factory
-from marl_stable.envs.pettingzoo import Copy
+from marl_stable.envs.copies import Copy
 from marl_stable.evaluation import Act, play, summarize
 from marl_stable.folder import RunFolder
 from marl_stable.policy import load_agent

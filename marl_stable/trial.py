@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from marl_stable import run
 from marl_stable.config import RunConfig
+from marl_stable.run import Run
 
 EVALUATIONS = 5  # of a brief run; what it brought is the mean over the latest two
 LATEST = 2
@@ -42,7 +42,7 @@ def brief(config: RunConfig, steps: int, seed: int, folder: Path) -> RunConfig:
     )
 
 
-def outcome(ran: run.Run, seed: int) -> Trial:
+def outcome(ran: Run, seed: int) -> Trial:
     """What a brief run brought. Raises KeyboardInterrupt where the user ended it."""
     if ran.status == "interrupted":
         raise KeyboardInterrupt

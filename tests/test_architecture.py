@@ -28,7 +28,9 @@ FLOORS = {
     **dict.fromkeys(
         ("report", "checkpoint", "replay_files", "recorder", "folder", "interruption", "profile", "provenance"), 3
     ),
-    **dict.fromkeys(("evaluation", "acting", "episodes", "terms", "validation", "watching", "defence", "training"), 3),
+    **dict.fromkeys(
+        ("evaluation", "acting", "episodes", "terms", "validation", "watching", "defence", "training", "loop"), 3
+    ),
     **dict.fromkeys(("investigate", "observer", "policy", "transfer"), 4),
     **dict.fromkeys(("run", "showing", "diagnosing", "trial", "ladder", "experiment", "sweep", "threads"), 5),
     **dict.fromkeys(("__init__", "flags", "cli", "__main__", "integrations"), 6),

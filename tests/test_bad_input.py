@@ -14,7 +14,7 @@ import torch
 
 import marl_stable as ms
 from marl_stable import checkpoint as checkpoints
-from marl_stable import run as run_module
+from marl_stable import loop
 from marl_stable.cli import main
 from marl_stable.diagnosing import diagnose_run
 from marl_stable.investigate import contributions
@@ -147,7 +147,7 @@ def test_an_environment_that_fails_in_the_last_evaluation_ends_the_run_with_ever
         raise EnvironmentFailure("the simulator lost its licence")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "evaluate", failing)
+        patch.setattr(loop, "evaluate", failing)
         assert go("--eval-every", "0", "--quiet") == 3
     found = metadata(Path("run"))
     assert (found["status"], found["steps"], found["returns"]) == ("stopped", 240, [])

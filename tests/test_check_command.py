@@ -16,7 +16,8 @@ from marl_stable.report.checkup_page import page
 from tests.investigate.doctor.hurry import hurry
 from tests.runs import ROOT
 
-PLANTED = ROOT / "tests/investigate/doctor/planted.py"
+PLANTED = ROOT / "tests/investigate/doctor/planted"
+SOUND = PLANTED / "sound.py"
 KEYS = ["id", "severity", "where", "value", "explanation", "remedy"]
 
 MISTAKES = [
@@ -52,12 +53,16 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(line: str, said: str, capsys:
 
 
 def test_a_sound_environment_passes_and_its_prints_do_not_spoil_the_json(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", f"{PLANTED}:Talkative", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out) == {"env": f"{PLANTED}:Talkative", "passed": True, "findings": []}
+    assert main(["check", f"{SOUND}:Talkative", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {
+        "env": f"{SOUND}:Talkative",
+        "passed": True,
+        "findings": [],
+    }
 
 
 def test_an_error_is_exit_code_1_and_has_the_keys_of_the_interface(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", f"{PLANTED}:NaNObservation", "--json"]) == 1
+    assert main(["check", f"{PLANTED}/observations.py:NaNObservation", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert list(found) == ["env", "passed", "findings"]
     assert found["passed"] is False
@@ -77,9 +82,9 @@ def test_warnings_pass(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_page_says_what_where_the_value_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", f"{PLANTED}:DeadDimension"]) == 0
+    assert main(["check", f"{PLANTED}/actions.py:DeadDimension"]) == 0
     first, blank, head, *text = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"{PLANTED}:DeadDimension: passed, 1 warning (")
+    assert first.startswith(f"{PLANTED}/actions.py:DeadDimension: passed, 1 warning (")
     assert first.endswith(" s)")
     assert blank == ""
     assert head == "warning  action_has_no_effect in agent agent_0, dimension 1: 0"
@@ -115,7 +120,7 @@ def test_only_ids_of_the_interface_are_taken_down() -> None:
 def test_the_command_loads_no_torch_and_leaves_nothing_behind(tmp_path: Path) -> None:
     code = (
         "import sys; from marl_stable.cli import main\n"
-        f"code = main(['check', {f'{PLANTED}:Single'!r}, '--json']); sys.exit(5 if 'torch' in sys.modules else code)"
+        f"code = main(['check', {f'{SOUND}:Single'!r}, '--json']); sys.exit(5 if 'torch' in sys.modules else code)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

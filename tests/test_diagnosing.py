@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 
-from marl_stable import run as run_module
 from marl_stable.cli import main
 from marl_stable.diagnosing import diagnose_run, read_case, write_diagnosis
 from marl_stable.folder import RunFolder
 from marl_stable.monitor.case import CAUSES
 from marl_stable.report.files import to_json
 from marl_stable.report.page import page
-from marl_stable.run import Run
+from marl_stable.run import Run, conducting
 from marl_stable.types import UsageError
 from tests.runs import ROOT, metadata, shorten_baselines, train
 
@@ -292,7 +291,7 @@ def test_no_fault_of_the_diagnosis_costs_a_run(
     def failing(path: Path) -> dict[str, Any]:
         raise fault
 
-    monkeypatch.setattr(run_module, "diagnose_run", failing)
+    monkeypatch.setattr(conducting, "diagnose_run", failing)
     run = tmp_path / "run"
     assert train(run, "--total-steps", "48", "--quiet") == 0
     assert not (run / "diagnosis.json").exists()

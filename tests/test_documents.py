@@ -16,7 +16,8 @@ from marl_stable.monitor.case import CAUSES
 from marl_stable.monitor.diagnosis import diagnose  # noqa: F401  (registers every cause)
 from marl_stable.monitor.symptoms import SYMPTOMS
 from marl_stable.monitor.table import SIGNALS
-from marl_stable.run import resume, train
+from marl_stable.run.beginning import train
+from marl_stable.run.resuming import resume
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BATCHED = (DOCS / "batched_environment.md").read_text(encoding="utf-8")

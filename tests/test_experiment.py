@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from marl_stable import configs, experiment, run, training
+from marl_stable import configs, experiment, loop
 from marl_stable.cli import main
 from marl_stable.config import RunConfig
 from marl_stable.diagnosing import read_case
 from marl_stable.experiment import Experiment, shrink
 from marl_stable.investigate.remedies import Remedy
 from marl_stable.monitor.case import Case
+from marl_stable.run import Run, conducting
+from marl_stable.run.resuming import resume
 from tests import runs
 from tests.runs import checkpoint, networks, shorten_baselines, train
 
@@ -94,13 +96,13 @@ def contents(folder: Path) -> dict[str, tuple[bytes, float]]:
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """The configurations of all trainings from now on, as their folders have them."""
     configurations: list[RunConfig] = []
-    actual = run._conduct
+    actual = conducting.conduct
 
-    def conduct(folder: Any, trained: Any, *given: Any) -> run.Run:
+    def conduct(folder: Any, trained: Any, *given: Any) -> Run:
         configurations.append(trained.config)
         return actual(folder, trained, *given)
 
-    monkeypatch.setattr(run, "_conduct", conduct)
+    monkeypatch.setattr(conducting, "conduct", conduct)
     return configurations
 
 
@@ -161,7 +163,7 @@ def test_else_the_last_checkpoint_is_gone_on_with(
     assert contents(tmp_path / "run") == before
     assert not same(kept[0], kept[1])  # other random numbers
     assert not same(kept[0], kept[2])  # other steps
-    assert run.resume(tmp_path / "run", end, quiet=True).status == "finished"
+    assert resume(tmp_path / "run", end, quiet=True).status == "finished"
     assert same(kept[0], networks(tmp_path / "run"))  # the first control is the run, gone on with
 
 
@@ -225,7 +227,7 @@ class Fake:
 
     symptoms: tuple[str, ...] = ()
 
-    def __init__(self, ran: run.Run) -> None:
+    def __init__(self, ran: Run) -> None:
         lr = configs.read_run(ran.folder.config).algo.lr  # type: ignore[attr-defined]
         self.value = -1.0 if lr < 1e-3 else -9.0
 
@@ -247,13 +249,13 @@ def test_an_interrupted_experiment_leaves_nothing(
     planted(monkeypatch, "reward_shift")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "rooms"))
     (tmp_path / "rooms").mkdir()
-    actual = training.collect
+    actual = loop.collect
 
     def collect(*given: Any) -> bool:
         signal.raise_signal(signal.SIGINT)
         return actual(*given)
 
-    monkeypatch.setattr(training, "collect", collect)
+    monkeypatch.setattr(loop, "collect", collect)
     capsys.readouterr()
     assert main(["diagnose", "run", "--experiment"]) == 130
     assert capsys.readouterr().out == ""

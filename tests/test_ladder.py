@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from marl_stable import configs, ladder, run, training
+from marl_stable import configs, ladder, loop
 from marl_stable.agents.config import ALGORITHMS, default_config
 from marl_stable.cli import main
 from marl_stable.cli.train import train_config
@@ -20,6 +20,7 @@ from marl_stable.config import RunConfig
 from marl_stable.conversion import leaves
 from marl_stable.ladder import Row
 from marl_stable.report.page import flags
+from marl_stable.run import Run, beginning
 from tests.runs import TINY
 
 SHORT = TINY | {"--total-steps": "48"}
@@ -176,14 +177,14 @@ def test_what_is_known_of_an_interrupted_ladder_is_told(
 ) -> None:
     begun: list[RunConfig] = []
 
-    def start(config: RunConfig) -> run.Run:
+    def start(config: RunConfig) -> Run:
         begun.append(config)
         if len(begun) > known:
             signal.raise_signal(signal.SIGINT)
         return actual(config)
 
-    actual = run.start
-    monkeypatch.setattr(run, "start", start)
+    actual = beginning.start
+    monkeypatch.setattr(beginning, "start", start)
     assert main(["ladder", *FLAGS, "--rung-steps", "48", *as_json]) == 130
     out = capsys.readouterr().out
     if as_json:
@@ -202,8 +203,8 @@ def test_an_end_asked_for_while_a_rung_trains_ends_the_ladder(
         signal.raise_signal(signal.SIGTERM)
         return actual(*given)
 
-    actual = training.collect
-    monkeypatch.setattr(training, "collect", collect)
+    actual = loop.collect
+    monkeypatch.setattr(loop, "collect", collect)
     assert main(["ladder", *FLAGS, "--rung-steps", "48", "--json"]) == 130
     assert json.loads(capsys.readouterr().out) == {"rungs": [], "suffices": None}
 

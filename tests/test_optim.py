@@ -43,6 +43,13 @@ def loss_of(net: nn.Module, t: int, spoilt: dict[int, float] | None = None) -> T
     return loss
 
 
+def step(optimizer: GuardedAdam, loss: Tensor, lr: float) -> StepStats:
+    """Both halves of a step, which learners take apart for recording the first."""
+    stats = optimizer.move(loss, lr)
+    optimizer.remember(stats.norm)
+    return stats
+
+
 def everything(net: nn.Module, optimizer: GuardedAdam) -> list[Tensor]:
     """All that belongs to a row, as `(R, ...)` tensors: parameters, moments, how many steps were taken, step sizes."""
     parameters = [p.detach().reshape(optimizer.rows, -1).clone() for p in net.parameters()]
@@ -76,7 +83,7 @@ def test_rows_move_as_agents_of_their_own_would_with_torchs_adam(betas: tuple[fl
     optimizer = GuardedAdam(net, A, betas=betas, eps=eps, weight_decay=decay)
     for t in range(50):
         x, y = (part.double() for part in data(t))
-        optimizer.step((net(x) - y).square().mean((1, 2)).sum(), 3e-3)
+        step(optimizer, (net(x) - y).square().mean((1, 2)).sum(), 3e-3)
         for a in range(A):
             twins[a].zero_grad()
             (singles[a](x[a]) - y[a]).square().mean().backward()
@@ -93,7 +100,7 @@ def test_a_shared_network_moves_as_with_torchs_adam(decay: float):
     optimizer = GuardedAdam(net, 1, weight_decay=decay)
     for t in range(50):
         x, y = (part.flatten(0, 1).double() for part in data(t))
-        optimizer.step((net(x) - y).square().mean(), 3e-3)
+        step(optimizer, (net(x) - y).square().mean(), 3e-3)
         twin.zero_grad()
         (single(x) - y).square().mean().backward()
         twin.step()
@@ -107,7 +114,7 @@ def test_plain_adam_of_torch_is_met_in_float32_as_well():
     optimizer = GuardedAdam(net, 1)
     x, y = (part.flatten(0, 1) for part in data(0))
     for _ in range(50):
-        optimizer.step((net(x) - y).square().mean(), 1e-2)
+        step(optimizer, (net(x) - y).square().mean(), 1e-2)
         twin.zero_grad()
         (single(x) - y).square().mean().backward()
         twin.step()
@@ -118,8 +125,8 @@ def test_plain_adam_of_torch_is_met_in_float32_as_well():
 def test_l1_pulls_weight_matrices_alone_towards_zero_by_a_fixed_length():
     plain, pulled = network(A), network(A)
     start = {name: p.detach().clone() for name, p in plain.named_parameters()}
-    GuardedAdam(plain, A).step(loss_of(plain, 0), 1e-2)
-    GuardedAdam(pulled, A, l1=0.5).step(loss_of(pulled, 0), 1e-2)
+    step(GuardedAdam(plain, A), loss_of(plain, 0), 1e-2)
+    step(GuardedAdam(pulled, A, l1=0.5), loss_of(pulled, 0), 1e-2)
     for (name, without), with_l1 in zip(plain.named_parameters(), pulled.parameters(), strict=True):
         pull = 1e-2 * 0.5 * start[name].sign() if name.endswith("weight") else torch.zeros_like(without)
         torch.testing.assert_close(without - with_l1, pull, atol=1e-7, rtol=0)
@@ -130,7 +137,7 @@ def test_a_parameter_outside_the_loss_stays():
     net.extra = nn.Parameter(torch.ones(3))
     optimizer = GuardedAdam(net, 1)
     x, y = data(0)
-    optimizer.step((net(x[0]) - y[0]).square().mean(), 1e-2)
+    step(optimizer, (net(x[0]) - y[0]).square().mean(), 1e-2)
     assert net.extra.tolist() == [1, 1, 1]
     assert not torch.equal(next(net.parameters()), next(network(None).parameters()))
 
@@ -140,7 +147,7 @@ def test_the_network_itself_moves_and_can_still_be_saved_and_loaded():
     before = {key: value.clone() for key, value in net.state_dict().items()}
     optimizer = GuardedAdam(net, A)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    optimizer.step(loss_of(net, 0), 1e-2)
+    step(optimizer, loss_of(net, 0), 1e-2)
     assert not any(torch.equal(value, before[key]) for key, value in net.state_dict().items() if "bias" in key)
     net.load_state_dict(before)
     assert torch.equal(optimizer.flat, torch.cat([p.detach().reshape(A, -1) for p in net.parameters()], 1))
@@ -158,8 +165,8 @@ def test_a_bad_gradient_of_one_agent_moves_neither_it_nor_the_others_course(valu
     bad = (7, 8, 15)
     for t in range(20):
         before = everything(hit, for_hit)
-        stats = for_hit.step(loss_of(hit, t, {1: value} if t in bad else None), 1e-2)
-        for_plain.step(loss_of(plain, t), 1e-2)
+        stats = step(for_hit, loss_of(hit, t, {1: value} if t in bad else None), 1e-2)
+        step(for_plain, loss_of(plain, t), 1e-2)
         if t in bad:
             assert stats.non_finite.tolist() == [0, 1, 0]
             assert torch.equal(row(everything(hit, for_hit), 1), row(before, 1))
@@ -173,7 +180,7 @@ def test_a_bad_gradient_of_one_agent_moves_neither_it_nor_the_others_course(valu
     for_skipped = GuardedAdam(skipped, A, **options)
     for t in range(20):
         if t not in bad:
-            for_skipped.step(loss_of(skipped, t), 1e-2)
+            step(for_skipped, loss_of(skipped, t), 1e-2)
     assert torch.equal(row(after, 1), row(everything(skipped, for_skipped), 1))
 
 
@@ -181,12 +188,12 @@ def test_a_bad_gradient_of_one_agent_moves_neither_it_nor_the_others_course(valu
 def test_with_a_shared_network_the_whole_step_is_refused(value: float):
     net = network(None)
     optimizer = GuardedAdam(net, 1, max_grad_norm="adaptive", weight_decay=0.1)
-    optimizer.step(loss_of_shared(net, 0), 1e-2)
+    step(optimizer, loss_of_shared(net, 0), 1e-2)
     before = everything(net, optimizer)
-    stats = optimizer.step(loss_of_shared(net, 1, {1: value}), 1e-2)
+    stats = step(optimizer, loss_of_shared(net, 1, {1: value}), 1e-2)
     assert stats.non_finite.tolist() == [1]
     assert torch.equal(row(everything(net, optimizer), 0), row(before, 0))
-    assert optimizer.step(loss_of_shared(net, 2), 1e-2).non_finite.tolist() == [0]
+    assert step(optimizer, loss_of_shared(net, 2), 1e-2).non_finite.tolist() == [0]
     assert not torch.equal(row(everything(net, optimizer), 0), row(before, 0))
 
 
@@ -197,7 +204,7 @@ def loss_of_shared(net: nn.Module, t: int, spoilt: dict[int, float] | None = Non
 def test_where_nothing_is_refused_a_bad_gradient_ruins_its_own_row_only():
     net = network(A)
     optimizer = GuardedAdam(net, A, refuse=False)
-    stats = optimizer.step(loss_of(net, 0, {1: math.nan}), 1e-2)
+    stats = step(optimizer, loss_of(net, 0, {1: math.nan}), 1e-2)
     assert stats.non_finite.tolist() == [0, 1, 0]
     assert torch.cat([p.detach()[1].flatten() for p in net.parameters()]).isnan().all()
     assert row(everything(net, optimizer), 0).isfinite().all()
@@ -219,7 +226,7 @@ def test_gradients_are_clipped_row_by_row_before_they_enter_the_moments():
     limit = 0.9 * float(norm[1])
     assert norm[0] < limit < norm[1] < norm[2]
     optimizer = GuardedAdam(net, A, max_grad_norm=limit)
-    stats: StepStats = optimizer.step(loss_of(net, 0), 1e-2)
+    stats: StepStats = step(optimizer, loss_of(net, 0), 1e-2)
     torch.testing.assert_close(stats.norm, norm)
     assert stats.clipped.tolist() == [0, 1, 1]
     used = gradient * torch.tensor([1, limit / norm[1], limit / norm[2]]).unsqueeze(1)
@@ -231,7 +238,7 @@ def test_without_a_limit_nothing_is_clipped():
     net = network(A)
     gradient = gradient_of(net, 0)
     optimizer = GuardedAdam(net, A)
-    assert optimizer.step(1e4 * loss_of(net, 0), 1e-2).clipped.tolist() == [0, 0, 0]
+    assert step(optimizer, 1e4 * loss_of(net, 0), 1e-2).clipped.tolist() == [0, 0, 0]
     torch.testing.assert_close(optimizer.m, 0.1 * 1e4 * gradient, rtol=1e-3, atol=1e-3)
 
 
@@ -239,9 +246,9 @@ def test_after_a_long_silence_the_first_gradients_are_not_held_below_the_floor_o
     parameter = nn.Linear(1000, 1, bias=False)
     optimizer = GuardedAdam(parameter, 1, max_grad_norm="adaptive")
     for _ in range(1000):
-        optimizer.step(0 * parameter.weight.sum(), 1e-3)
+        step(optimizer, 0 * parameter.weight.sum(), 1e-3)
     before = parameter.weight.detach().clone()
-    optimizer.step(parameter.weight.sum(), 1e-3)
+    step(optimizer, parameter.weight.sum(), 1e-3)
     assert (parameter.weight - before).abs().mean() > 1e-3  # as far as Adam goes
 
 
@@ -252,8 +259,8 @@ def test_the_scale_of_one_agents_gradients_leaves_the_clip_of_the_others_alone()
     for t in range(150):
         x, y = data(t)
         own = torch.tensor([100.0 if t in (100, 120) else 1.0, 1.0, 1.0])  # two spikes of the first agent
-        clipped += for_plain.step(((plain(x) - y).square().mean((1, 2)) * own).sum(), 1e-2).clipped
-        for_loud.step(((loud(x) - y).square().mean((1, 2)) * own * torch.tensor([1.0, 1.0, 1e4])).sum(), 1e-2)
+        clipped += step(for_plain, ((plain(x) - y).square().mean((1, 2)) * own).sum(), 1e-2).clipped
+        step(for_loud, ((loud(x) - y).square().mean((1, 2)) * own * torch.tensor([1.0, 1.0, 1e4])).sum(), 1e-2)
     assert clipped[0] >= 2
     one, other = everything(plain, for_plain), everything(loud, for_loud)
     assert torch.equal(row(one, 0), row(other, 0))
@@ -269,18 +276,18 @@ def test_state_comes_back_and_goes_on_bit_for_bit(limit: float | str | None):
     net, other = network(A), network(A, seed=1)
     optimizer = GuardedAdam(net, A, max_grad_norm=limit)
     for t in range(100):
-        optimizer.step(loss_of(net, t), 1e-2)
+        step(optimizer, loss_of(net, t), 1e-2)
     state = optimizer.state_dict()
     weights = {key: value.clone() for key, value in net.state_dict().items()}
     for t in range(100, 150):
-        optimizer.step(loss_of(net, t), 1e-2)
+        step(optimizer, loss_of(net, t), 1e-2)
     ends = []
     for _ in range(2):  # a state may be loaded more than once: going on must not change it
         resumed = GuardedAdam(other, A, max_grad_norm=limit)
         other.load_state_dict(weights)
         resumed.load_state_dict(state)
         for t in range(100, 150):
-            resumed.step(loss_of(other, t), 1e-2)
+            step(resumed, loss_of(other, t), 1e-2)
         ends.append(everything(other, resumed))
     for parts in zip(everything(net, optimizer), *ends, strict=True):
         assert torch.equal(parts[0], parts[1])
@@ -322,7 +329,7 @@ def spiked(
         own = torch.ones(A)
         if spikes and t in spikes:
             own[spikes[t]] = times
-        told.append(optimizer.step(((net(x) - y).square().mean((1, 2)) * own).sum(), 1e-3))
+        told.append(step(optimizer, ((net(x) - y).square().mean((1, 2)) * own).sum(), 1e-3))
     return told
 
 
@@ -368,9 +375,9 @@ def test_with_a_shared_network_the_whole_step_is_skipped():
     net = network(None)
     optimizer = GuardedAdam(net, 1, max_grad_norm="adaptive")
     for t in range(80):
-        optimizer.step(loss_of_shared(net, t), 1e-3)
+        step(optimizer, loss_of_shared(net, t), 1e-3)
     before = everything(net, optimizer)
-    assert optimizer.step(1e6 * loss_of_shared(net, 80), 1e-3).skipped.tolist() == [True]
+    assert step(optimizer, 1e6 * loss_of_shared(net, 80), 1e-3).skipped.tolist() == [True]
     assert torch.equal(row(everything(net, optimizer), 0), row(before, 0))
 
 
@@ -412,7 +419,7 @@ def test_after_a_lasting_change_of_scale_training_goes_on(limit: float | str | N
 def moved_by(net: nn.Module, optimizer: GuardedAdam, t: int) -> Tensor:
     """`(R,)` how far step `t` goes."""
     before = optimizer.flat.clone()
-    optimizer.step(loss_of(net, t), 1e-3)
+    step(optimizer, loss_of(net, t), 1e-3)
     distance: Tensor = torch.linalg.vector_norm((optimizer.flat - before).double(), dim=1)
     return distance
 
@@ -432,7 +439,7 @@ def test_weight_decay_shrinks_with_the_step():
     optimizer = GuardedAdam(net, 1, weight_decay=0.5)
     optimizer.scale_rate([True], 0.1)
     before = optimizer.flat.clone()
-    optimizer.step(0 * loss_of_shared(net, 0), 1e-1)
+    step(optimizer, 0 * loss_of_shared(net, 0), 1e-1)
     torch.testing.assert_close(optimizer.flat, before * (1 - 0.1 * 0.1 * 0.5 * optimizer.decays))
 
 
@@ -446,8 +453,8 @@ def test_rows_that_are_not_reset_go_on_bit_for_bit():
         if t == 50:
             optimizer.reset_moments(torch.tensor([False, True, False]))
             assert float(optimizer.m[1].norm() + optimizer.v[1].norm() + optimizer.v_weight[1]) == 0
-        optimizer.step(loss_of(net, t), 1e-3)
-        for_plain.step(loss_of(plain, t), 1e-3)
+        step(optimizer, loss_of(net, t), 1e-3)
+        step(for_plain, loss_of(plain, t), 1e-3)
         for agent in (0, 2):
             assert torch.equal(optimizer.flat[agent], for_plain.flat[agent])
         assert (t >= 50) == (not torch.equal(optimizer.flat[1], for_plain.flat[1]))
@@ -457,12 +464,12 @@ def test_after_a_reset_steps_grow_from_a_two_hundredth_to_their_size():
     parameter = nn.Linear(1, 1, bias=False).double()
     optimizer = GuardedAdam(parameter, 1)
     for _ in range(10):
-        optimizer.step(parameter.weight.sum(), 1e-3)
+        step(optimizer, parameter.weight.sum(), 1e-3)
     optimizer.reset_moments(torch.tensor([True]))
     sizes = []
     for _ in range(210):
         before = float(optimizer.flat)
-        optimizer.step(parameter.weight.sum(), 1e-3)
+        step(optimizer, parameter.weight.sum(), 1e-3)
         sizes.append(before - float(optimizer.flat))
     expected = [1e-3 * min((t + 1) / 200, 1.0) for t in range(210)]  # of a constant gradient, Adam's step is the rate
     assert sizes == pytest.approx(expected, rel=1e-6)
@@ -489,7 +496,7 @@ def test_nothing_of_this_waits_for_the_device(limit: float | str | None):
         spiked(net, optimizer, range(80), {70: 1})
         optimizer.scale_rate(optimizer.stunned(), 0.5)
         optimizer.reset_moments(optimizer.stunned())
-        optimizer.step(loss_of(net, 80), 1e-3)
+        step(optimizer, loss_of(net, 80), 1e-3)
         for figure in (optimizer.memory, optimizer.frozen_share, optimizer.direction_rms, optimizer.layers):
             figure()
 
@@ -536,7 +543,7 @@ def test_gradients_that_learning_has_made_small_are_no_reason_to_forget():
     net = network(A)
     optimizer = GuardedAdam(net, A, refuse=False)
     for t in range(500):
-        optimizer.step(loss_of(net, t) * (1.0 if t < 150 else 1e-3), 1e-3)
+        step(optimizer, loss_of(net, t) * (1.0 if t < 150 else 1e-3), 1e-3)
     assert float((optimizer.spikes.median.exp() / optimizer.memory()).max()) < 0.1  # type: ignore[union-attr]
     assert not optimizer.stunned().any()
 
@@ -554,7 +561,7 @@ def test_figures_are_those_of_each_row_and_matrix_by_itself():
     assert optimizer.frozen_share().tolist() == [0] * A
     assert optimizer.memory().tolist() == [0] * A
     for t in range(30):
-        optimizer.step(loss_of(net, t), 1e-2)
+        step(optimizer, loss_of(net, t), 1e-2)
     m_hat, v_hat = optimizer.m / (1 - 0.9**30), optimizer.v / (1 - 0.999**30)
     torch.testing.assert_close(optimizer.memory(), v_hat.sum(1).sqrt())
     torch.testing.assert_close(optimizer.frozen_share(), (v_hat.sqrt() < 0.1).float().mean(1))

@@ -11,7 +11,7 @@ import pytest
 from marl_stable.cli import COMMANDS
 from marl_stable.cli.train import train_config
 from marl_stable.investigate.doctor.checkup import examine
-from marl_stable.run import train
+from marl_stable.run.beginning import train
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -332,7 +332,7 @@ def test_a_run_killed_again_and_again_is_the_run_that_never_was(tmp_path: Path) 
     code = """
 import json, os, random, signal, sys
 from pathlib import Path
-import scipy.stats, torch, marl_stable.run  # once, for all that follow
+import scipy.stats, torch, marl_stable.run.beginning  # once, for all that follow
 from marl_stable.cli import main
 from marl_stable.investigate import baselines
 

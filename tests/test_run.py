@@ -18,7 +18,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 import marl_stable as ms
-from marl_stable import configs, training
+from marl_stable import configs, loop
 from marl_stable.cli import main
 from marl_stable.envs.names import MPE2
 from marl_stable.folder import RunFolder
@@ -271,13 +271,13 @@ def test_two_processes_cannot_run_one_run(capsys: pytest.CaptureFixture[str]) ->
 
 def test_metadata_says_running_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Any]] = []
-    collect = training.collect
+    collect = loop.collect
 
     def looking(*arguments: Any) -> bool:
         seen.append(metadata(Path("run")))
         return collect(*arguments)
 
-    monkeypatch.setattr(training, "collect", looking)
+    monkeypatch.setattr(loop, "collect", looking)
     assert train(Path("run"), "--quiet") == 0
     assert {entry["status"] for entry in seen} == {"running"}
     assert seen[0]["pid"] == os.getpid()
@@ -289,7 +289,7 @@ def test_an_unforeseen_error_is_noted_and_not_hidden(monkeypatch: pytest.MonkeyP
         raise ZeroDivisionError("no such luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "collect", broken)
+        patch.setattr(loop, "collect", broken)
         with pytest.raises(ZeroDivisionError):
             train(Path("run"), "--quiet")
     found = metadata(Path("run"))

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
+from marl_stable import loop
 from marl_stable import observer as observer_module
-from marl_stable import training
 from marl_stable.cli import main
 from marl_stable.evaluation import Episodes
+from marl_stable.loop import EVAL_SEED
 from marl_stable.monitor.table import SIGNALS, signal_of
 from marl_stable.report.metrics import read_metrics
-from marl_stable.training import EVAL_SEED, is_due
+from marl_stable.training import is_due
 from tests.runs import checkpoint, metadata, train
 
 # Writes down what every copy was given and gave back, step by step; episodes of three to five steps.
@@ -84,7 +85,7 @@ def test_observers_are_told_in_the_order_in_which_things_happen(monkeypatch: pyt
             told.append(f"saved {training.steps}")
             super().save(training)
 
-    monkeypatch.setattr("marl_stable.run.RunObserver", Spy)
+    monkeypatch.setattr("marl_stable.run.conducting.RunObserver", Spy)
     more = ["--eval-every", "96", "--eval-episodes", "5", "--checkpoint-every", "144", "--total-steps", "192"]
     assert train(Path("run"), *more, "--quiet") == 0
     assert told == [
@@ -156,7 +157,7 @@ def test_where_teams_compete_the_latest_policy_is_kept_and_else_the_best(
 ) -> None:
     worse = iter(range(0, -9, -1))  # every evaluation is worse than the one before
     found = Episodes(np.zeros((8, 3)), np.ones(8, np.int64))
-    monkeypatch.setattr(training, "play_unless", lambda *ignored: found._replace(returns=found.returns + next(worse)))
+    monkeypatch.setattr(loop, "play_unless", lambda *ignored: found._replace(returns=found.returns + next(worse)))
     assert train(Path("run"), "--env.teams", teams, "--quiet") == 0
     assert metadata(Path("run"))["returns"] == [[96, 0.0], [192, -1.0], [240, -2.0]]
     assert checkpoint(Path("run"), "best")["steps"] == kept

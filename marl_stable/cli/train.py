@@ -30,14 +30,14 @@ def train(words: list[str]) -> int:
     if any(word == "--resume" or word.startswith("--resume=") for word in words):
         others, asked = USAGE.read(words, Resume())
         USAGE.refuse(others)
-        from marl_stable import run
+        from marl_stable.run.resuming import resume
 
-        return EXIT[run.resume(Path(asked.resume or ""), asked.total_steps, asked.quiet).status]
+        return EXIT[resume(Path(asked.resume or ""), asked.total_steps, asked.quiet).status]
     config = train_config(words)
     catalog.require_known(config.env.id)
-    from marl_stable import run
+    from marl_stable.run.beginning import start
 
-    return EXIT[run.start(config).status]
+    return EXIT[start(config).status]
 
 
 def train_config(words: list[str]) -> RunConfig:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from marl_stable.envs.pettingzoo import Copy, CopyStep, single_number
+from marl_stable.envs.copies import Copy, CopyStep, single_number
 from marl_stable.envs.terms import add_up, terms_in, write_terms
 from marl_stable.types import EnvironmentFailure
 

@@ -22,8 +22,8 @@ from marl_stable.types import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from marl_stable.envs.copies import Copy
     from marl_stable.envs.crew import TermNames
-    from marl_stable.envs.pettingzoo import Copy
 
 ON_DEVICE = 256
 IN_PYTHON = 32
@@ -178,7 +178,7 @@ def _maker(env_id: str, kwargs: dict[str, Any], render_mode: str | None, **offer
     if family == "particle" and name in PARTICLE:
         return _pettingzoo_maker("mpe2", name, kwargs, render_mode)
     if family == "vmas" and name in VMAS:
-        from marl_stable.envs.vmas_single import SingleCopy
+        from marl_stable.envs.vmas.single import SingleCopy
 
         return partial(SingleCopy, name, kwargs, render_mode)
     if name in PETTINGZOO.get(family, ()):

@@ -1,65 +1,20 @@
-"""Copies of a Python environment, stepped one after the other in one process. NumPy only, as workers have no torch.
-
-Shapes: E copies, A agents of one group, O observation features, D action features, K choices of
-one MultiDiscrete action.
-"""
+"""Copies of a Python environment, stepped one after the other in one process. NumPy only, as workers have no torch."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from marl_stable.envs.pettingzoo import Arrays, Copy
+from marl_stable.envs.board import Board
+from marl_stable.envs.copies import Copy
 from marl_stable.envs.terms import find_terms
-from marl_stable.types import Discrete, EnvironmentFailure, EnvSpec, Group, MultiDiscrete, UsageError
-
-ALIGNMENT = 64  # bytes; no two arrays of a board share a cache line
-
+from marl_stable.types import EnvironmentFailure, EnvSpec, UsageError
 
 MakeCopy: TypeAlias = "Callable[[], Copy]"
 TermNames: TypeAlias = "Mapping[str, tuple[str, ...]]"
-
-
-class Board(NamedTuple):
-    """What is written on the one side of a crew and read on the other, for all copies."""
-
-    arrays: Arrays  # (E, A, ...): what each copy wrote last
-    actions: dict[str, NDArray[Any]]  # (E, A) or (E, A, K) int64, (E, A, D) float32: what to do in the next step
-    seeds: NDArray[np.int64]  # (E,): of the episodes to begin
-    called: NDArray[np.bool_]  # (E,): the copies that the next order is for
-    done: NDArray[np.bool_]  # (E,): the episode ended in the copy's last step
-    busy: NDArray[np.bool_]  # (E,): the copy's environment is at work; tells which one a process died of
-
-    @classmethod
-    def zeros(cls, spec: EnvSpec, copies: int) -> Board:
-        """A board in this process's own memory."""
-        actions = {group.name: _no_actions(group, copies) for group in spec.groups}
-        flags = (np.zeros(copies, np.bool_) for _ in range(3))
-        return cls(Arrays.zeros(spec, copies), actions, np.zeros(copies, np.int64), *flags)
-
-    def size(self) -> int:
-        """Bytes that :meth:`laid_out` needs."""
-        kinds = (*self.arrays, self.actions)
-        flat = [*(x for kind in kinds for x in kind.values()), self.seeds, self.called, self.done, self.busy]
-        return sum(_padded(x.nbytes) for x in flat)
-
-    def laid_out(self, memory: Any) -> Board:
-        """A board of the same shapes in `memory`, a writable buffer that another process may see as well."""
-        start = 0
-
-        def moved(array: NDArray[Any]) -> NDArray[Any]:
-            nonlocal start
-            view = np.frombuffer(memory, array.dtype, array.size, start).reshape(array.shape)
-            start += _padded(array.nbytes)
-            return view
-
-        arrays = Arrays(*({name: moved(x) for name, x in kind.items()} for kind in self.arrays))
-        actions = {name: moved(x) for name, x in self.actions.items()}
-        return Board(arrays, actions, moved(self.seeds), moved(self.called), moved(self.done), moved(self.busy))
 
 
 class Failure(NamedTuple):
@@ -105,7 +60,7 @@ class LocalCrew:
             copy.name_terms(self._terms)
         self._broken: set[int] = set()
         self.spec = self._copies[first].spec
-        self.use(Board.zeros(self.spec, first + count))
+        self.use(Board(self.spec, first + count))
 
     def use(self, board: Board) -> None:
         """Take orders from another `board`, and write to it."""
@@ -179,19 +134,6 @@ def _make_copies(make_copy: MakeCopy, env_id: str, indices: Iterable[int]) -> li
             copies[0].spec,
         ):  # masks in infos show in specs only
             raise UsageError(f"copy {index} of {env_id} has other agents or spaces than copy 0; they must be equal.")
-    if len({id(copy.env) for copy in copies}) < len(copies):
+    if len({id(getattr(copy.env, "unwrapped", copy.env)) for copy in copies}) < len(copies):
         raise UsageError(f"{env_id} gives the same object again; its factory must make a new one at every call.")
     return copies
-
-
-def _no_actions(group: Group, copies: int) -> NDArray[Any]:
-    shape = (copies, len(group.agents))
-    if isinstance(group.action, Discrete):
-        return np.zeros(shape, np.int64)
-    if isinstance(group.action, MultiDiscrete):
-        return np.zeros((*shape, len(group.action.n)), np.int64)
-    return np.zeros((*shape, len(group.action.low)), np.float32)
-
-
-def _padded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT

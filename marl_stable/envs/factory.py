@@ -16,9 +16,11 @@ from typing import Any
 import gymnasium
 
 from marl_stable.conversion import unknown
+from marl_stable.envs import mpe2
 from marl_stable.envs.aec import TurnCopy
+from marl_stable.envs.copies import Copy
 from marl_stable.envs.gymnasium import SingleAgent
-from marl_stable.envs.pettingzoo import Copy, ParallelCopy
+from marl_stable.envs.pettingzoo import ParallelCopy
 from marl_stable.types import EnvSpec, UsageError
 
 Factory = Callable[..., Any]
@@ -89,7 +91,7 @@ def copy_of(env: Any, env_id: str) -> Copy:
     """The copy that adapts `env`, which a factory returned; UsageError where it is not supported."""
     env = as_pettingzoo(env, env_id)
     turn_based = isinstance(env, importlib.import_module("pettingzoo").AECEnv)
-    return TurnCopy(env, env_id) if turn_based else ParallelCopy(env, env_id)
+    return TurnCopy(env, env_id) if turn_based else ParallelCopy(mpe2.unwrapped(env), env_id)
 
 
 def as_pettingzoo(env: Any, env_id: str) -> Any:

@@ -215,7 +215,7 @@ def _discrete_decoder(space: spaces.Discrete[Any]) -> Decoder:
     start, dtype = int(space.start), space.dtype
 
     def decode(values: NDArray[Any]) -> list[Any]:
-        return list((values + start).astype(dtype))
+        return list((values + start if start else values).astype(dtype, copy=False))
 
     return decode
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from marl_stable.types import Box, Discrete, Group
 
 if TYPE_CHECKING:
-    from marl_stable.envs.pettingzoo import Copy
+    from marl_stable.envs.copies import Copy
 
 TERMS = "reward_terms"
 STEPS = 25  # to look for names; terms of rare events may show later than others

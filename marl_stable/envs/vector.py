@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marl_stable.envs.base import Mishap
+from marl_stable.envs.copies import Arrays
 from marl_stable.envs.crew import Crew, Failure
-from marl_stable.envs.pettingzoo import Arrays
 from marl_stable.types import EnvironmentFailure, PerGroup, Step, UsageError
 
 Moves: TypeAlias = "dict[str, NDArray[Any]]"
@@ -66,7 +66,7 @@ class VectorEnv:
         with self._before_training():
             self._begin(range(self.num_envs), self._episodes)
         self._keep_observations()
-        return self._tensors(self._obs)
+        return self._observations()
 
     def step(self, action: PerGroup) -> Step:
         """Advance every copy by one step; copies whose episode ended begin the next."""
@@ -77,7 +77,7 @@ class VectorEnv:
         self._board.called[...] = True
         gone = self._survive(self._crew.step(), self._episodes, moves)
         ended = set(np.flatnonzero(self._board.done).tolist()) - gone
-        outcome = self._board.arrays.copies()
+        outcome = self._board.taken()
         if ended or gone:
             episodes = [episode + (copy in ended or copy in gone) for copy, episode in enumerate(self._episodes)]
             gone |= self._begin(ended | gone, episodes) - ended
@@ -119,7 +119,7 @@ class VectorEnv:
             self._played[copy].clear()
         self.replay_differs = tuple(sorted(differs))
         self._keep_observations()
-        return self._tensors(self._obs)
+        return self._observations()
 
     def close(self) -> None:
         """Close every copy."""
@@ -208,9 +208,10 @@ class VectorEnv:
                 played.append(moves[copy])
         self._keep_observations()
         next_obs, reward, terminated, truncated, alive, terms = (self._tensors(kind) for kind in outcome)
-        obs = self._tensors(self._obs) if over else next_obs
-        done = torch.tensor([copy in over for copy in range(self.num_envs)], device=self.device)
-        return Step(obs, next_obs, reward, terminated, truncated, alive, done, terms)
+        obs = self._observations() if over else next_obs
+        done = np.zeros(self.num_envs, np.bool_)
+        done[list(over)] = True
+        return Step(obs, next_obs, reward, terminated, truncated, alive, self._tensor(done), terms)
 
     def _replay(self, wanted: dict[str, NDArray[np.float32]]) -> set[int]:
         """Repeat every copy's running episode; the copies that fail or do not arrive, bit for bit, at `wanted`."""
@@ -234,8 +235,16 @@ class VectorEnv:
         for name, array in self._board.arrays.obs.items():
             self._obs[name][...] = array
 
+    def _observations(self) -> PerGroup:
+        """What was last returned, in memory of its own: whoever gets it may change it."""
+        return {name: self._tensor(array.copy()) for name, array in self._obs.items()}
+
     def _tensors(self, arrays: dict[str, NDArray[Any]]) -> PerGroup:
-        return {name: torch.from_numpy(array).to(self.device, copy=True) for name, array in arrays.items()}
+        return {name: self._tensor(array) for name, array in arrays.items()}
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        """`array` on the device; where that is the CPU, in the same memory."""
+        return torch.from_numpy(array).to(self.device)
 
     def _refuse_other_shape(self, state: dict[str, Any]) -> None:
         copies = len(state["episodes"])

@@ -44,7 +44,8 @@ def main(connection: socket.socket, memory: int) -> None:
 
 def _crew(order: dict[str, Any], memory: int) -> Any:
     from marl_stable.envs import catalog
-    from marl_stable.envs.crew import Board, LocalCrew
+    from marl_stable.envs.board import Board, Layout
+    from marl_stable.envs.crew import LocalCrew
     from marl_stable.types import UsageError, spec_from_dict, spec_to_dict
 
     make_copy = catalog.copy_maker(order["id"], order["kwargs"], order["offered"])
@@ -54,8 +55,8 @@ def _crew(order: dict[str, Any], memory: int) -> Any:
         raise UsageError(
             f"copy {order['first']} of {order['id']} has other agents or spaces than copy 0; they must be equal."
         )
-    whole = Board.zeros(crew.spec, order["copies"])
-    crew.use(whole.laid_out(mmap.mmap(memory, whole.size())))
+    size = Layout(crew.spec, order["copies"]).size
+    crew.use(Board(crew.spec, order["copies"], mmap.mmap(memory, size)))
     return crew
 
 

@@ -22,7 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from marl_stable.envs.crew import Board, Failure
+from marl_stable.envs.board import Board, Layout
+from marl_stable.envs.crew import Failure
 from marl_stable.envs.worker import BEGIN, DONE, FAILED, LENGTH, STEP, read
 from marl_stable.types import EnvSpec, UsageError, spec_to_dict
 
@@ -52,9 +53,9 @@ class WorkerCrew:
             json.dumps(kwargs)
         except (TypeError, ValueError) as error:
             raise UsageError(f"env.kwargs cannot be sent to workers ({error}); use numbers, text and lists.") from error
-        board = Board.zeros(spec, copies)
-        self._memory = _shared_file(board.size())
-        self.board = board.laid_out(mmap.mmap(self._memory.fileno(), board.size()))
+        size = Layout(spec, copies).size
+        self._memory = _shared_file(size)
+        self.board = Board(spec, copies, mmap.mmap(self._memory.fileno(), size))
         workers = min(workers, copies)
         order = {"id": spec.id, "kwargs": kwargs, "offered": offered, "copies": copies, "spec": _plain(spec)}
         shares = [range(i * copies // workers, (i + 1) * copies // workers) for i in range(workers)]
@@ -80,6 +81,8 @@ class WorkerCrew:
 
     def _asked(self) -> list[_Worker]:
         called = self.board.called
+        if called.all():  # in nearly every step
+            return self._workers
         return [worker for worker in self._workers if called[worker.copies.start : worker.copies.stop].any()]
 
     def _start(self, workers: list[_Worker]) -> list[Failure]:
@@ -98,22 +101,24 @@ class WorkerCrew:
         return self._answers(workers, self._timeout, self._limit)
 
     def _answers(self, workers: list[_Worker], seconds: float, limit: str) -> list[Failure]:
-        """Wait for every one of `workers`, together no longer than `seconds`."""
-        waiting = {worker.connection.fileno(): worker for worker in workers}
-        watch = select.poll()
-        for descriptor in waiting:
-            watch.register(descriptor, select.POLLIN)
+        """Wait for every one of `workers`, together no longer than `seconds`.
+
+        One after the other: who comes first has been done meanwhile, so that this process wakes seldom.
+        """
         failures: list[Failure] = []
+        waiting = workers[::-1]
         while waiting and seconds > 0:
             began = time.monotonic()
-            ready = [descriptor for descriptor, _ in watch.poll(1000 * min(seconds, SLICE))]
+            worker = waiting[-1]
+            if worker.answered(min(seconds, SLICE)):
+                failures += self._answer(waiting.pop())
+            elif worker.process.poll() is not None:  # and a program that the environment started keeps its socket open
+                failures.append(self._gone(waiting.pop(), worker.death()))
             seconds -= min(time.monotonic() - began, SLICE)
-            if not ready:  # a program that the environment started may keep the socket of a dead worker open
-                ready = [descriptor for descriptor, worker in waiting.items() if worker.process.poll() is not None]
-            for descriptor in ready:
-                watch.unregister(descriptor)
-                failures += self._answer(waiting.pop(descriptor))
-        for worker in waiting.values():
+        for worker in waiting:
+            if worker.answered(0):
+                failures += self._answer(worker)
+                continue
             worker.kill()
             reason = f"no answer in time ({limit}), so its process was killed"
             failures.append(self._gone(worker, reason))
@@ -167,6 +172,8 @@ class _Worker:
                 cwd=self._cwd,
                 env=self._environment,
             )
+        self._watch = select.poll()
+        self._watch.register(self.connection, select.POLLIN)
         self.running = True
         self.send(LENGTH.pack(len(self._order)) + self._order)
 
@@ -175,10 +182,16 @@ class _Worker:
         with contextlib.suppress(OSError):
             self.connection.sendall(message)
 
+    def answered(self, seconds: float) -> bool:
+        """Whether there is an answer, or none can come any more, within `seconds`."""
+        return bool(self._watch.poll(1000 * seconds))
+
     def receive(self) -> list[tuple[int | None, str]]:
         """The copies that failed, and why; EOFError or OSError where the process is gone."""
-        if (answer := read(self.connection, 1)) == DONE:
+        if (answer := self.connection.recv(1)) == DONE:
             return []
+        if not answer:
+            raise EOFError
         assert answer == FAILED
         (length,) = LENGTH.unpack(read(self.connection, LENGTH.size))
         return [(copy, reason) for copy, reason in json.loads(read(self.connection, length))]

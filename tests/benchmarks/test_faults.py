@@ -20,7 +20,7 @@ from marl_stable.acting import random_action
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv
-from marl_stable.run import resume
+from marl_stable.run.resuming import resume
 from marl_stable.showing import evaluate
 from marl_stable.types import Box, Discrete, EnvSpec, Group, PerGroup, Step, UsageError
 

@@ -12,7 +12,7 @@ import pytest
 
 from marl_stable.envs import catalog, factory
 from marl_stable.envs.aec import TurnCopy
-from marl_stable.envs.pettingzoo import CopyStep
+from marl_stable.envs.copies import CopyStep
 from marl_stable.types import Discrete, EnvironmentFailure, UsageError
 from tests.envs.fakes import Turn, Turns
 

@@ -9,7 +9,8 @@ import pytest
 from gymnasium import spaces
 
 from marl_stable.envs import catalog, factory
-from marl_stable.envs.pettingzoo import Arrays, ParallelCopy
+from marl_stable.envs.copies import Arrays
+from marl_stable.envs.pettingzoo import ParallelCopy
 from marl_stable.types import Discrete, EnvironmentFailure
 from tests.envs.fakes import Walk
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pettingzoo.utils import BaseWrapper  # type: ignore[import-untyped]
+from pettingzoo.utils.conversions import aec_to_parallel  # type: ignore[import-untyped]
 
 from marl_stable.config import EnvConfig
-from marl_stable.envs import catalog, names
+from marl_stable.envs import catalog, factory, names
 from marl_stable.envs.base import BatchedEnv
+from marl_stable.envs.crew import LocalCrew
+from marl_stable.envs.mpe2 import Unwrapped, unwrapped
 from marl_stable.envs.vector import episode_seed
-from marl_stable.types import Box, Discrete, Step
+from marl_stable.types import Box, Discrete, Step, UsageError
 from tests.envs.playing import random_actions
 
 CPU = torch.device("cpu")
@@ -134,3 +139,76 @@ def test_a_simultaneous_game_of_pettingzoo_pays_what_its_rules_say():
     step = env.step({"player": torch.tensor([[rock, paper], [paper, rock], [rock, rock]])})
     assert step.reward["player"].tolist() == [[-1, 1], [1, -1], [0, 0]]
     assert step.obs["player"].sum(-1).tolist() == [[1, 1]] * 3  # the other's move, one-hot
+
+
+def task(name: str, **kwargs: object) -> Any:
+    return importlib.import_module(f"mpe2.{name}").parallel_env(**kwargs)
+
+
+def actions_of(env: Any, draw: np.random.Generator) -> dict[str, Any]:
+    spaces = {agent: env.action_space(agent) for agent in env.possible_agents}
+    return {
+        agent: draw.random(space.shape).astype(np.float32) if hasattr(space, "low") else draw.integers(space.n)
+        for agent, space in spaces.items()
+    }
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("name", names.MPE2)
+def test_without_its_wrappers_a_task_is_the_same_bit_for_bit(name: str, continuous: bool):
+    whole, quick = (task(name, max_cycles=9, continuous_actions=continuous) for _ in range(2))
+    quick = unwrapped(quick)
+    assert type(quick) is Unwrapped
+    draw = np.random.default_rng(3)
+    for episode in range(3):
+        seed = 5 if episode == 0 else None  # later ones go on with the generator
+        np.testing.assert_equal(quick.reset(seed=seed), whole.reset(seed=seed))
+        while whole.agents:
+            assert quick.agents == whole.agents
+            actions = actions_of(whole, draw)
+            given = {agent: np.copy(action) for agent, action in actions.items()}
+            np.testing.assert_equal(quick.step(given), whole.step(actions))
+    assert quick.agents == []
+
+
+def test_what_a_task_tells_in_infos_stays():
+    whole, quick = (task("simple_spread_v3", benchmark_data=True) for _ in range(2))
+    whole.reset(seed=1), (quick := unwrapped(quick)).reset(seed=1)
+    actions = dict.fromkeys(whole.agents, 2)
+    np.testing.assert_equal(quick.step(actions)[4], infos := whole.step(actions)[4])
+    assert infos["agent_0"]["benchmark_data"]
+
+
+def test_a_task_that_ends_before_its_time_ends():
+    whole, quick = (task("simple_v3") for _ in range(2))
+    quick = unwrapped(quick)
+    for env in (whole, quick):
+        env.reset(seed=1)
+        env.unwrapped.scenario.is_terminal = lambda world: True
+    np.testing.assert_equal(quick.step({"agent_0": 1}), whole.step({"agent_0": 1}))
+    assert quick.agents == whole.agents == []
+
+
+class Doubled(BaseWrapper):  # type: ignore[misc]
+    """A wrapper of the user's own."""
+
+    def observe(self, agent: str) -> Any:
+        return 2 * super().observe(agent)
+
+
+def test_a_wrapper_of_the_users_own_stays():
+    mine = aec_to_parallel(Doubled(importlib.import_module("mpe2.simple_v3").env()))
+    assert unwrapped(mine) is mine
+    copy, plain = (factory.copy_of(env, "mine") for env in (mine, task("simple_v3")))
+    np.testing.assert_array_equal(copy.reset(1)["agent"], 2 * plain.reset(1)["agent"])
+
+
+def test_other_environments_stay_as_they_are():
+    other = importlib.import_module("pettingzoo.classic.rps.rps").parallel_env()
+    assert unwrapped(other) is other
+
+
+def test_a_factory_that_gives_one_task_twice_is_found_out():
+    one = task("simple_v3")
+    with pytest.raises(UsageError, match="same object"):
+        LocalCrew(lambda: factory.copy_of(one, "mine"), "mine", 2)

@@ -16,7 +16,8 @@ from gymnasium import spaces
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog, factory
 from marl_stable.envs.base import BatchedEnv
-from marl_stable.envs.pettingzoo import Copy, CopyStep, ParallelCopy
+from marl_stable.envs.copies import Copy, CopyStep
+from marl_stable.envs.pettingzoo import ParallelCopy
 from marl_stable.envs.vector import episode_seed
 from marl_stable.types import Box, Discrete, EnvSpec, PerGroup, Step, UsageError
 from tests.envs.fakes import Walk

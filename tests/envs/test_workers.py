@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from marl_stable import training
+from marl_stable import loop
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv, lost, take_mishaps
@@ -128,6 +128,7 @@ def test_results_do_not_depend_on_the_number_of_workers_nor_does_going_on() -> N
 REASONS = {
     "raise": "ValueError: the door is stuck",
     "exit": "its process ended with exit code 3",
+    "leave": "its process ended with exit code 4",
     "kill": "its process was killed by SIGKILL",
     "hang": "no answer in time (env.step_timeout 2 s), so its process was killed",
 }
@@ -139,7 +140,9 @@ def test_a_failure_is_named_and_costs_the_episodes_that_it_concerns(how: str, en
     undisturbed.reset(5)
     act(env), act(undisturbed)
     before, failures = saved(env), env._failures
+    began = time.monotonic()
     step, expected = act(env, 2, how), act(undisturbed)
+    assert time.monotonic() - began < 9  # whatever a process has left behind
 
     (mishap,) = take_mishaps(env)
     place = f"worker 1, copy 2, seed {episode_seed(5, 2, 0)}, action {{'agent': [{TROUBLE[how]}, 1]}}"
@@ -284,14 +287,14 @@ def tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder in which three tokens lie as soon as training begins."""
     folder = tmp_path / "tokens"
     folder.mkdir()
-    loop = training.train
+    train = loop.train
 
     def supplied(*arguments: Any) -> Any:
         for number in range(3):
             (folder / f"step{number}").touch()
-        return loop(*arguments)
+        return train(*arguments)
 
-    monkeypatch.setattr(training, "train", supplied)
+    monkeypatch.setattr(loop, "train", supplied)
     return folder
 
 

@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from tests.envs.fakes import Walk
 
-TROUBLE = {"raise": 3, "exit": 4, "kill": 5, "hang": 6, "nan": 7, "talk": 8}
+TROUBLE = {"raise": 3, "exit": 4, "kill": 5, "hang": 6, "nan": 7, "talk": 8, "leave": 9}
 """agent_0's actions that call for it; the others are harmless."""
 
 
@@ -22,7 +22,7 @@ class Trouble(Walk):
     """Goes wrong as agent_0 says. A file `step` in the folder `tokens` is used up by a third step that raises, and a
     file `reset` by a reset that does."""
 
-    def __init__(self, tokens: str | None = None, actions: int = 9, length: int = 5) -> None:
+    def __init__(self, tokens: str | None = None, actions: int = 10, length: int = 5) -> None:
         super().__init__(length=length, action=spaces.Discrete(actions))
         self.tokens = tokens
 
@@ -37,6 +37,11 @@ class Trouble(Walk):
             raise ValueError("the door is stuck")
         if wanted == TROUBLE["exit"]:
             os._exit(3)
+        if wanted == TROUBLE["leave"]:
+            if os.fork() == 0:  # a program that the environment started, and that has all that was open
+                time.sleep(10)
+                os._exit(0)
+            os._exit(4)
         if wanted == TROUBLE["kill"]:
             os.kill(os.getpid(), signal.SIGKILL)
         if wanted == TROUBLE["hang"]:

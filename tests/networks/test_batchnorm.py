@@ -344,7 +344,7 @@ def test_statistics_are_saved_and_are_no_parameters():
     optimizer = GuardedAdam(network, 1, weight_decay=0.1)
     assert optimizer.flat.numel() == sum(p.numel() for p in network.parameters())
     before = statistics(network)
-    optimizer.step(network(x).square().sum(), 0.1)
+    optimizer.move(network(x).square().sum(), 0.1)
     assert all(torch.equal(before[name], buffer) for name, buffer in network.named_buffers())
     fresh.load_state_dict(network.state_dict())
     assert torch.equal(fresh(x), network(x))

@@ -7,7 +7,7 @@ from typing import Any
 
 import marl_stable as ms
 from benchmarks.peers.orders import Orders, settings
-from marl_stable import training as loop
+from marl_stable import loop
 from marl_stable.training import Training
 
 given, log, orders, before = settings(), loop.log, Orders(), 0

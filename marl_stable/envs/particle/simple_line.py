@@ -10,43 +10,21 @@ import math
 import torch
 from torch import Tensor
 
-from marl_stable.envs.particle.assignment import MOST
-from marl_stable.envs.particle.formation import Formation
+from marl_stable.envs.particle.formation import FormationEnv
 from marl_stable.envs.particle.geometry import Sight
-from marl_stable.envs.particle.world import ParticleEnv, actions, require_count
-from marl_stable.types import EnvSpec, Group, PerGroup
 
 
-class SimpleLine(ParticleEnv):
+class SimpleLine(FormationEnv):
     """N agents spread evenly on the line between two landmarks, ends included."""
 
-    AGENT = 0.03
+    NAME = "simple_line_v1"
+    RADIUS = 0.03
+    LANDMARKS = 2
     LINE = 1.25
 
-    def __init__(
-        self,
-        num_envs: int,
-        device: torch.device,
-        N: int = 4,  # noqa: N803 - mpe2's name
-        max_cycles: int = 25,
-        continuous_actions: bool = False,
-    ) -> None:
-        require_count("N", N, most=MOST, more="; mpe2/simple_line_v1 takes more")
-        names = tuple(f"agent_{i}" for i in range(N))
-        group = Group("agent", names, 8, actions(5, continuous_actions), "team")
-        spec = EnvSpec("particle/simple_line_v1", names, (group,))
-        radii = [self.AGENT] * N
-        super().__init__(spec, num_envs, device, max_cycles, entities=N + 2, movers=range(N), radii=radii)
-        self.agents, self._formation = N, Formation(N, device)
-        self._from_places = _from_places(N).to(device)
+    def _prepare(self) -> None:
+        self._from_places = _from_places(self.agents).to(self.device)
         self._turns = self._constant([[math.radians(5 * i)] for i in range(72)])  # (C, 1)
-        sight = self.sight
-        rows = [
-            row
-            for i in range(N)
-            for row in (sight.velocity(i), sight.position(i), sight.offset(N, i), sight.offset(N + 1, i))
-        ]
-        self._view = torch.cat(rows).to(device)
 
     def _begin(self) -> None:
         pos = self._draw(2 * self.entities)
@@ -63,12 +41,8 @@ class SimpleLine(ParticleEnv):
         found: Tensor = ends.gather(0, which.expand(1, 2, -1))[0]
         return found
 
-    def _advance(self, action: PerGroup) -> PerGroup:
-        self._move(self._push(action["agent"]))
-        return {"agent": self._formation.reward(self._from_places @ self.pos)}
-
-    def _observe(self) -> PerGroup:
-        return {"agent": self._see(self._view, self.agents)}
+    def _away(self) -> Tensor:
+        return self._from_places @ self.pos
 
 
 def _from_places(n: int) -> Tensor:

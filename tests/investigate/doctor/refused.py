@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from tests.investigate.doctor.planted import ONE, Sound, Turns
+from tests.investigate.doctor.planted.expected import ONE
+from tests.investigate.doctor.planted.sound import Sound, Turns
 
 SERIAL = itertools.count()
 

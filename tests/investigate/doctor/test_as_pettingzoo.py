@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from marl_stable.investigate.doctor import checkup
-from tests.investigate.doctor import planted, refused
+from tests.investigate.doctor import refused
 from tests.investigate.doctor.hurry import hurry
+from tests.investigate.doctor.planted import sound
 from tests.investigate.doctor.refused import REFUSED
 
 with warnings.catch_warnings():
@@ -50,7 +51,7 @@ def test_what_pettingzoo_refuses_is_reported(name: str) -> None:
     [("parallel_api_test", "Sound"), ("parallel_seed_test", "Sound"), ("api_test", "Turns"), ("seed_test", "Turns")],
 )
 def test_the_environments_that_are_sabotaged_pass_all_of_them(test: str, name: str) -> None:
-    run(test, getattr(planted, name))
+    run(test, getattr(sound, name))
 
 
 def test_each_of_the_four_refuses_some() -> None:

@@ -16,10 +16,10 @@ from marl_stable.envs import factory
 from marl_stable.investigate.doctor import checkup, patience
 from marl_stable.investigate.doctor.checkup import examine
 from marl_stable.types import UsageError
-from tests.investigate.doctor import planted
 from tests.investigate.doctor.hurry import hurry
+from tests.investigate.doctor.planted.sound import Sound
 
-HERE = Path(__file__).with_name("planted.py")
+HERE = Path(__file__).with_name("planted")
 
 CONTINUOUS = {"continuous_actions": True}
 SILENT = ("observation_constant", {"agent": "agent_0", "feature": [14, 15, 16, 17]})  # what silent agents say
@@ -66,8 +66,8 @@ def test_the_limit_that_multiwalker_reports_as_termination(monkeypatch: pytest.M
     assert "--env.time-limit-as truncation" in limit.remedy
 
 
-def make_here() -> planted.Sound:
-    return planted.Sound()
+def make_here() -> Sound:
+    return Sound()
 
 
 def test_a_factory_of_the_running_script_is_not_importable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_a_factory_that_counts_on_what_the_script_did_before(monkeypatch: pytest
     hurry(monkeypatch, 3.0)
     (tmp_path / "mine.py").write_text(
         f"import sys\nsys.path.insert(0, {str(HERE.parents[3])!r})\n"
-        "from tests.investigate.doctor.planted import Sound\n"
+        "from tests.investigate.doctor.planted.sound import Sound\n"
         "LIMIT = {}\n"
         "def make():\n    return Sound(LIMIT['steps'])\n",
         encoding="utf-8",
@@ -105,13 +105,13 @@ def test_a_factory_that_counts_on_what_the_script_did_before(monkeypatch: pytest
 
 def test_a_sound_factory_in_a_file_is_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch, 3.0)
-    assert examine(f"{HERE}:Talkative", {}).findings == []
+    assert examine(f"{HERE}/sound.py:Talkative", {}).findings == []
 
 
 def test_arguments_that_are_not_json(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch, 3.0)
 
-    (finding,) = examine(f"{HERE}:Configured", {"limit": lambda: 16}).findings
+    (finding,) = examine(f"{HERE}/broken.py:Configured", {"limit": lambda: 16}).findings
     assert (finding.id, finding.where) == ("not_importable", {"argument": "limit"})
 
 
@@ -119,7 +119,7 @@ def test_what_is_printed_goes_to_standard_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     hurry(monkeypatch, 3.0)
-    examine(f"{HERE}:Talkative", {})
+    examine(f"{HERE}/sound.py:Talkative", {})
     captured = capfd.readouterr()
     assert captured.out == ""
     assert "hello from Python" in captured.err
@@ -129,16 +129,16 @@ def test_what_is_printed_goes_to_standard_error(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Sond", "unknown factory in .*'Sond'. Did you mean Sound"),
-        ("NeverBegins", "cannot be played: reset raises RuntimeError: no simulator"),
-        ("LIMIT", "must be a function or class"),
-        ("CannotBeMade", "FileNotFoundError: no map"),
-        ("pause", "a factory must return a PettingZoo"),
+        ("sound.py:Sond", "unknown factory in .*'Sond'. Did you mean Sound"),
+        ("broken.py:NeverBegins", "cannot be played: reset raises RuntimeError: no simulator"),
+        ("sound.py:LIMIT", "must be a function or class"),
+        ("broken.py:CannotBeMade", "FileNotFoundError: no map"),
+        ("actions.py:pause", "a factory must return a PettingZoo"),
     ],
 )
 def test_what_cannot_be_played_is_refused(name: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        examine(f"{HERE}:{name}", {})
+        examine(f"{HERE}/{name}", {})
 
 
 def test_a_call_that_does_not_come_back_is_ended_and_placed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_a_call_that_does_not_come_back_is_ended_and_placed(monkeypatch: pytest.
     monkeypatch.setattr(checkup, "WHOLE", 0.5)
     monkeypatch.setattr(checkup, "check_import", lambda env_id, kwargs, notes: None)
     began = time.monotonic()
-    found = examine(f"{HERE}:Waiting", {})
+    found = examine(f"{HERE}/broken.py:Waiting", {})
     assert time.monotonic() - began < 5
     (finding,) = found.findings
     assert (finding.id, finding.severity) == ("slow_step", "error")

@@ -14,7 +14,7 @@ from marl_stable.types import MultiDiscrete
 from tests.investigate.reward import games
 from tests.investigate.reward.games import Line, arena
 
-PLANTED = Path(__file__).parents[1] / "doctor" / "planted.py"
+PLANTED = Path(__file__).parents[1] / "doctor" / "planted" / "sound.py"
 
 
 def told(game: type[Line], **sizes: int) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl_stable.envs import object_state
+from marl_stable.envs.vmas import object_state
 
 
 class Colour(Enum):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from marl_stable.envs.generators import OwnGenerators
+from marl_stable.envs.vmas.generators import OwnGenerators
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from marl_stable.types import Box, Discrete, EnvironmentFailure, PerGroup, Step,
 
 pytest.importorskip("vmas")
 from marl_stable.envs import vmas
-from marl_stable.envs.vmas import VmasEnv
+from marl_stable.envs.vmas.env import VmasEnv
 
 CPU = torch.device("cpu")
 SCENARIOS = (  # with shaping kept between steps, sensors, food that vanishes, joints, links that move, scripted players
@@ -156,14 +156,14 @@ def test_a_restart_does_not_touch_other_copies(name: str) -> None:
 
 def test_what_has_no_rows_is_restarted_one_by_one_as_if_nothing_else_had_been_tried() -> None:
     env, twin = make("football"), make("football")
-    twin._can_mix = False
+    twin.simulator._can_mix = False
     ended = torch.tensor([False, True, False, True])
     for each in (env, twin):
         each.reset(3)
         play(each, 2)
         each.obs = each._begin_anew(ended, each.obs)
-    assert not env._can_mix
-    assert env.simulator.steps.tolist() == [2, 0, 2, 0]
+    assert not env.simulator._can_mix
+    assert env.simulator.env.steps.tolist() == [2, 0, 2, 0]
     assert_equal(env.obs, twin.obs)
     assert_equal(play(env, 3), play(twin, 3))
 
@@ -264,7 +264,7 @@ def test_copies_that_cannot_be_restored_begin_anew() -> None:
     obs = env.load_state_dict(state)
     assert list(env.replay_differs) == [1]
     assert_equal(obs["agent"][0], state["obs"]["agent"][0])
-    assert env.simulator.steps.tolist() == [2, 0, 2, 2]
+    assert env.simulator.env.steps.tolist() == [2, 0, 2, 2]
     state["world"] = fewer.state_dict()["world"]
     env.load_state_dict(state)
     assert list(env.replay_differs) == [0, 1, 2, 3]
