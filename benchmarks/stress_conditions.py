@@ -59,6 +59,7 @@ class Condition(NamedTuple):
     reference: str = "clean"  # the condition whose usual training sets the mark
     true_reward: bool = True  # scored without the faults of the reward
     explained_by: tuple[str, ...] = ()  # causes that are the right explanation
+    logged: str = ""  # what the guard is to do about it, and to log
     may_stop: bool = False  # whether a stop with the right explanation is worth half
     places: tuple[Place, ...] = USUAL
     wide: tuple[Place, ...] = WIDE
@@ -114,7 +115,13 @@ def _deep(layers: int) -> Condition:
 
 def _fast(name: str, field: str) -> Condition:
     causes = ("learning_rate_too_high",)
-    return Condition(19, name, rates={field: 30.0}, explained_by=causes, may_stop=True)
+    return Condition(19, name, rates={field: 30.0}, explained_by=causes, logged="lowered_rate", may_stop=True)
+
+
+def _flipped(name: str, **more: Any) -> Condition:
+    """Collisions pay what they cost before: one term alone, since agents flee a goal whose sign is flipped for ever."""
+    term, places = {"term": "collisions"}, SPREAD
+    return Condition(8, name, "reward_flip", options=term, true_reward=False, places=places, wide=(), **more)
 
 
 _PAIR = ("activation_growth", "exploding_gradients")
@@ -127,8 +134,8 @@ CONDITIONS = [
     Condition(5, "noisy reward", "reward_noise"),
     Condition(6, "delayed reward", "reward_delay"),
     Condition(7, "sparse reward", "reward_sparse"),
-    Condition(8, "reward shift", "reward_flip", onset=0.5, reference="flipped", true_reward=False),
-    Condition(8, "flipped", "reward_flip", true_reward=False, mark_alone=True),
+    _flipped("reward shift", onset=0.5, reference="flipped"),
+    _flipped("flipped", mark_alone=True),
     Condition(9, "observation scale", "obs_scale"),
     Condition(10, "constant features", "obs_constant"),
     Condition(11, "irrelevant noise", "obs_noise"),
