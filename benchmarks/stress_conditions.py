@@ -31,6 +31,7 @@ class Task(NamedTuple):
 TASKS = {
     "spread": Task("particle/simple_spread_v3", {}, {"mappo": 300_000, "maddpg": 100_000}),
     "spread_box": Task("particle/simple_spread_v3", BOX, {"mappo": 300_000, "matd3": 100_000}),
+    "spread_apart": Task("particle/simple_spread_v3", {"local_ratio": 0.9}, {"mappo": 300_000, "maddpg": 100_000}),
     "speaker": Task("particle/simple_speaker_listener_v4", {}, {"mappo": 150_000, "maddpg": 60_000}),
     "remember": Task("marl_stable.envs.probe:Remember", {}, {"mappo": 60_000}, copies=32),
     "lamps": Task("benchmarks.trouble:Lamps", {}, {"mappo": 64_000, "maddpg": 30_000}, copies=32),
@@ -38,6 +39,7 @@ TASKS = {
 USUAL: tuple[Place, ...] = (("spread", "mappo"), ("speaker", "maddpg"))
 WIDE: tuple[Place, ...] = (("speaker", "mappo"), ("spread", "maddpg"))  # a second task for each family
 IN_BOX: tuple[Place, ...] = (("spread_box", "mappo"), ("spread_box", "matd3"))
+APART: tuple[Place, ...] = (("spread_apart", "mappo"), ("spread_apart", "maddpg"))  # collisions count as much as goals
 SPREAD: tuple[Place, ...] = (("spread", "mappo"), ("spread", "maddpg"))
 IN_PYTHON: tuple[Place, ...] = (("lamps", "mappo"), ("lamps", "maddpg"))
 FEW = {"env__num_envs": 32}  # copies, where episodes are long
@@ -120,8 +122,8 @@ def _fast(name: str, field: str) -> Condition:
 
 def _flipped(name: str, **more: Any) -> Condition:
     """Collisions pay what they cost before: one term alone, since agents flee a goal whose sign is flipped for ever."""
-    term, places = {"term": "collisions"}, SPREAD
-    return Condition(8, name, "reward_flip", options=term, true_reward=False, places=places, wide=(), **more)
+    own: dict[str, Any] = {"options": {"term": "collisions"}, "true_reward": False, "places": APART, "wide": ()}
+    return Condition(8, name, "reward_flip", explained_by=("reward_shift",), **own, **more)
 
 
 _PAIR = ("activation_growth", "exploding_gradients")

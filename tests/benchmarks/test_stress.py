@@ -58,8 +58,8 @@ def test_the_mark_is_the_mean_of_what_was_trained_by_default() -> None:
     marks = marks_of(entries)
     assert marks == {("clean", "spread", "mappo"): 10.0}
     assert points(entry("reward tiny", 4.0), marks) == 0.4
-    assert math.isnan(points(entry("reward shift", 4.0), marks))  # its own mark is missing
-    assert points(entry("reward shift", 4.0), marks | {("flipped", "spread", "mappo"): 5.0}) == 0.8
+    assert math.isnan(points(entry("dying agents", 4.0), marks))  # its own mark is missing
+    assert points(entry("dying agents", 4.0), marks | {("deaths", "spread", "mappo"): 5.0}) == 0.8
 
 
 def test_a_stop_is_worth_half_only_where_it_is_right() -> None:
@@ -138,12 +138,11 @@ def test_a_shift_is_scored_by_the_reward_in_force() -> None:
         together = torch.arange(1, 5).repeat_interleave(3).reshape(4, 1, 3)  # agents, moving as one, do not come apart
         return torch.stack([env.step({"agent": action.expand(200, 3)}).reward["agent"] for action in together])
 
-    spread = "particle/simple_spread_v3"
-    near, far = (catalog.make(EnvConfig(id=spread, kwargs={"local_ratio": x}), CPU, 200) for x in (1.0, 0.0))
+    near, far = (catalog.make(EnvConfig(id=TASKS["spread"].env, kwargs={"local_ratio": x}), CPU, 200) for x in (1, 0))
     collisions, distances = paid(near), paid(far)
     assert (collisions < 0).any()
-    shift = BY_NAME["reward shift"].scored_on(("spread", "mappo"))
-    torch.testing.assert_close(paid(catalog.make(shift, CPU, 200)), 0.5 * distances - 0.5 * collisions)
+    shift = BY_NAME["reward shift"].scored_on(("spread_apart", "mappo"))
+    torch.testing.assert_close(paid(catalog.make(shift, CPU, 200)), 0.1 * distances - 0.9 * collisions)
     huge = BY_NAME["reward huge"].scored_on(("spread", "mappo"))
     torch.testing.assert_close(paid(catalog.make(huge, CPU, 200)), 0.5 * distances + 0.5 * collisions)
 
