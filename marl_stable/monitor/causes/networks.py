@@ -10,6 +10,7 @@ import numpy as np
 
 from marl_stable.monitor.calibration import Bools, Floats, began, lasting, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
+from marl_stable.monitor.gains import no_better_than_chance
 from marl_stable.monitor.symptoms import fails
 
 PROBES = 2  # readings that must agree, of what is read now and then
@@ -35,9 +36,8 @@ def activation_growth(case: Case) -> list[Hit]:
 
     A policy that does well so plays the bounds, which is healthy.
     """
-    if not fails(case, *HARMED):
-        return []
-    found = [*_gains(case), *_answers(case)]
+    ill = fails(case, *HARMED)
+    found = [*(_gains(case) if ill or no_better_than_chance(case) else ()), *(_answers(case) if ill else ())]
     return sorted(found, key=lambda hit: (hit.onset_steps, -hit.confidence))[:1]
 
 
