@@ -21,6 +21,7 @@ LARGEST_CHANGE = 0.85  # of the weights within an iteration, rms to rms, in the 
 LONGEST_FIRST, USUAL_FIRST = 0.1, 0.03
 
 FIRST_STEP = "the first update could throw the actor's outputs to their ends"
+LONG_FIRST = "the first update could change the weights too far"
 TOO_LONG = "steps are too long for the weights"
 TOO_FAR = "the policy changes too much in an update"
 REPLACED = "a network became another one within an iteration"
@@ -39,7 +40,7 @@ def first_step(share: float, reach: Mapping[str, float | None]) -> FirstStep:
     """`share`: of the weights, rms to rms; `reach`: how far it can move an output (`value`), with what is usual
     (`warn`) and what is too far (`alarm`), as far as that is known."""
     value, usual, limit = (reach.get(name) for name in ("value", "warn", "alarm"))
-    found = [FirstStep(share, USUAL_FIRST, LONGEST_FIRST, TOO_LONG)]
+    found = [FirstStep(share, USUAL_FIRST, LONGEST_FIRST, LONG_FIRST)]
     if value is not None and usual is not None and limit is not None:
         found.append(FirstStep(value, usual, limit, FIRST_STEP))
     beyond = [first for first in found if first.value > first.limit] or found

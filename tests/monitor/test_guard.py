@@ -11,7 +11,7 @@ import pytest
 
 from marl_stable.monitor.course import FOR, REMEMBERED, SMOOTHED, Course
 from marl_stable.monitor.guard import CALM, LOWEST, MAX_RESTORES, QUIET, SNAPSHOT_EVERY, SNAPSHOTS, Act, Guard
-from marl_stable.monitor.pace import FIRST_STEP, LONGEST_FIRST, TOO_LONG, USUAL_FIRST, first_step
+from marl_stable.monitor.pace import FIRST_STEP, LONG_FIRST, LONGEST_FIRST, USUAL_FIRST, first_step
 
 AGENTS = {"pair": ("left", "right")}
 KINDS = {"non_finite_gradient", "gradient_spike", "collapse"}  # of the contract, those that the guard may use
@@ -108,16 +108,16 @@ def test_a_first_step_that_is_long_for_the_weights_is_shortened_in_the_row_that_
     assert act.factor == pytest.approx(USUAL_FIRST / 0.3)
     assert act.incident
     assert (act.incident.value, act.incident.limit) == (0.3, LONGEST_FIRST)
-    assert act.incident.evidence["reason"] == TOO_LONG
+    assert act.incident.evidence["reason"] == LONG_FIRST
 
 
 def test_of_two_measures_of_the_first_step_the_one_farthest_beyond_the_usual_counts() -> None:
     reach = {"value": 3.0, "warn": 0.6, "alarm": 1.2}
     assert first_step(0.12, reach) == (3.0, 0.6, 1.2, FIRST_STEP)
-    assert first_step(0.3, reach) == (0.3, USUAL_FIRST, LONGEST_FIRST, TOO_LONG)
+    assert first_step(0.3, reach) == (0.3, USUAL_FIRST, LONGEST_FIRST, LONG_FIRST)
     assert first_step(0.09, reach).reason == FIRST_STEP  # the other is within its limit
-    assert first_step(0.12, reach | {"value": 1.1}).reason == TOO_LONG
-    assert first_step(0.12, {}).reason == TOO_LONG
+    assert first_step(0.12, reach | {"value": 1.1}).reason == LONG_FIRST
+    assert first_step(0.12, {}).reason == LONG_FIRST
 
 
 @pytest.mark.parametrize(
