@@ -31,6 +31,7 @@ class Task(NamedTuple):
 TASKS = {
     "spread": Task("particle/simple_spread_v3", {}, {"mappo": 300_000, "maddpg": 100_000}),
     "spread_box": Task("particle/simple_spread_v3", BOX, {"mappo": 300_000, "matd3": 100_000}),
+    "spread_apart": Task("particle/simple_spread_v3", {"local_ratio": 0.9}, {"mappo": 300_000, "maddpg": 100_000}),
     "speaker": Task("particle/simple_speaker_listener_v4", {}, {"mappo": 150_000, "maddpg": 60_000}),
     "remember": Task("marl_stable.envs.probe:Remember", {}, {"mappo": 60_000}, copies=32),
     "lamps": Task("benchmarks.trouble:Lamps", {}, {"mappo": 64_000, "maddpg": 30_000}, copies=32),
@@ -38,6 +39,7 @@ TASKS = {
 USUAL: tuple[Place, ...] = (("spread", "mappo"), ("speaker", "maddpg"))
 WIDE: tuple[Place, ...] = (("speaker", "mappo"), ("spread", "maddpg"))  # a second task for each family
 IN_BOX: tuple[Place, ...] = (("spread_box", "mappo"), ("spread_box", "matd3"))
+APART: tuple[Place, ...] = (("spread_apart", "mappo"), ("spread_apart", "maddpg"))  # collisions count as much as goals
 SPREAD: tuple[Place, ...] = (("spread", "mappo"), ("spread", "maddpg"))
 IN_PYTHON: tuple[Place, ...] = (("lamps", "mappo"), ("lamps", "maddpg"))
 FEW = {"env__num_envs": 32}  # copies, where episodes are long
@@ -59,6 +61,7 @@ class Condition(NamedTuple):
     reference: str = "clean"  # the condition whose usual training sets the mark
     true_reward: bool = True  # scored without the faults of the reward
     explained_by: tuple[str, ...] = ()  # causes that are the right explanation
+    logged: str = ""  # what the guard is to do about it, and to log
     may_stop: bool = False  # whether a stop with the right explanation is worth half
     places: tuple[Place, ...] = USUAL
     wide: tuple[Place, ...] = WIDE
@@ -114,7 +117,13 @@ def _deep(layers: int) -> Condition:
 
 def _fast(name: str, field: str) -> Condition:
     causes = ("learning_rate_too_high",)
-    return Condition(19, name, rates={field: 30.0}, explained_by=causes, may_stop=True)
+    return Condition(19, name, rates={field: 30.0}, explained_by=causes, logged="lowered_rate", may_stop=True)
+
+
+def _flipped(name: str, **more: Any) -> Condition:
+    """Collisions pay what they cost before: one term alone, since agents flee a goal whose sign is flipped for ever."""
+    own: dict[str, Any] = {"options": {"term": "collisions"}, "true_reward": False, "places": APART, "wide": ()}
+    return Condition(8, name, "reward_flip", explained_by=("reward_shift",), **own, **more)
 
 
 _PAIR = ("activation_growth", "exploding_gradients")
@@ -127,8 +136,8 @@ CONDITIONS = [
     Condition(5, "noisy reward", "reward_noise"),
     Condition(6, "delayed reward", "reward_delay"),
     Condition(7, "sparse reward", "reward_sparse"),
-    Condition(8, "reward shift", "reward_flip", onset=0.5, reference="flipped", true_reward=False),
-    Condition(8, "flipped", "reward_flip", true_reward=False, mark_alone=True),
+    _flipped("reward shift", onset=0.5, reference="flipped"),
+    _flipped("flipped", mark_alone=True),
     Condition(9, "observation scale", "obs_scale"),
     Condition(10, "constant features", "obs_constant"),
     Condition(11, "irrelevant noise", "obs_noise"),

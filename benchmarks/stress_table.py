@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.scoring import iqm, score, stratified_interval
 from benchmarks.stress_conditions import ARMS, BY_NAME, CONDITIONS, TASKS, Condition
 
+LEARNED = 0.9  # a score from here on asks for no explanation
 RIGHT_STOP = 0.5  # what stopping with the right explanation is worth, where learning may be impossible
 Strata = dict[tuple[str, str, str], list[float]]
 
@@ -36,6 +37,12 @@ def explained(entry: dict[str, Any]) -> bool:
     return any(cause in BY_NAME[entry["condition"]].explained_by for cause in entry["named"][:1])
 
 
+def logged(entry: dict[str, Any]) -> bool:
+    """Whether the run's incidents have what the guard is to do about the condition."""
+    acts = [incident.rpartition(": ")[2] for incident in entry.get("incidents", ())]
+    return BY_NAME[entry["condition"]].logged in acts
+
+
 def marks_of(entries: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], float]:
     """(condition, task, algorithm) -> mean worth over seeds of what was trained by default."""
     found: dict[tuple[str, str, str], list[float]] = {}
@@ -54,11 +61,13 @@ def table(entries: list[dict[str, Any]]) -> str:
     lines = [
         "Score: 0 is the better of random play and the best constant action, 1 the framework's own training without "
         "the condition at the same budget (mean over seeds); interquartile mean over tasks and seeds, 95% stratified "
-        "bootstrap interval. default: this framework as it is; plain: `--measures none --stability off`.",
+        "bootstrap interval. default: this framework as it is; plain: `--measures none --stability off`. Of the "
+        f"default's runs, explained: how many of those that did not learn (a score below {LEARNED}, or a stop) have a "
+        "right cause as their first finding; logged: how many have a rate lowered by the guard in their incidents.",
         "",
-        f"| # | condition | {' | '.join(f'{arm} | interval | survived' for arm in ARMS)} | explained | runs |",
-        "|---|---|" + "---|---|---|" * len(ARMS) + "---|---|",
-        *(line for condition in CONDITIONS if (line := _line(condition, entries, of_arms))),
+        f"| # | condition | {' | '.join(f'{arm} | interval | survived' for arm in ARMS)} | explained | logged | runs |",
+        "|---|---|" + "---|---|---|" * len(ARMS) + "---|---|---|",
+        *(line for condition in CONDITIONS if (line := _line(condition, entries, marks, of_arms))),
         "",
         *(_total(arm, strata, entries) for arm, strata in of_arms.items() if strata),
         "",
@@ -77,18 +86,29 @@ def _strata(entries: list[dict[str, Any]], marks: dict[tuple[str, str, str], flo
     return found
 
 
-def _line(condition: Condition, entries: list[dict[str, Any]], of_arms: dict[str, Strata]) -> str | None:
+def _line(
+    condition: Condition,
+    entries: list[dict[str, Any]],
+    marks: dict[tuple[str, str, str], float],
+    of_arms: dict[str, Strata],
+) -> str | None:
     mine = [entry for entry in entries if entry["condition"] == condition.name]
     if not mine or condition.mark_alone:
         return None
     cells = []
     for arm, strata in of_arms.items():
-        lived = [survived(entry) for entry in mine if entry["arm"] == arm]
         chosen = [values for (name, *_), values in strata.items() if name == condition.name]
-        cells.append(f"{_figures(chosen)} | {sum(lived)} of {len(lived)}")
-    told = [explained(entry) for entry in mine if entry["arm"] == "default"]
-    why = f"{sum(told)} of {len(told)}" if condition.explained_by else ""
-    return f"| {condition.number} | {condition.name} | {' | '.join(cells)} | {why} | {len(mine)} |"
+        cells.append(f"{_figures(chosen)} | {_share(survived(entry) for entry in mine if entry['arm'] == arm)}")
+    ours = [entry for entry in mine if entry["arm"] == "default"]
+    poor = [entry for entry in ours if not (entry["status"] == "finished" and points(entry, marks) >= LEARNED)]
+    why = _share(map(explained, poor)) if condition.explained_by and poor else ""
+    told = _share(map(logged, ours)) if condition.logged else ""
+    return f"| {condition.number} | {condition.name} | {' | '.join(cells)} | {why} | {told} | {len(mine)} |"
+
+
+def _share(told: Iterable[bool]) -> str:
+    answers = list(told)
+    return f"{sum(answers)} of {len(answers)}"
 
 
 def _figures(strata: list[list[float]]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from marl_stable.agents.base import copied
 from marl_stable.monitor.detectors import Incident, in_words
 from marl_stable.monitor.guard import HALVE, LOWEST, Act
+from marl_stable.monitor.pace import FirstStep, first_step
 from marl_stable.monitor.table import NETWORKS, Host
 from marl_stable.types import Stopped
 from marl_stable.watching import non_finite_updates, repeated_actions, skipped_spikes
@@ -40,8 +41,16 @@ def watch(run: Training, found: Host, observer: Observer) -> None:
 
 def begin(run: Training, reach: dict[str, Any], observer: Observer) -> None:
     """Before the first update: smaller steps where it would go too far; `reach` is the preflight's `first_step`."""
-    rows = {name: learner.optimizer("actor").rows for name, learner in run.agent.learners.items()}
-    for act in run.guard.begin(reach, rows):
+    config = run.agent.config
+    rates = {"actor": config.actor_lr or config.lr, "critic": config.critic_lr or config.lr}
+    found: dict[str, dict[str, list[FirstStep]]] = {}
+    for name, learner in run.agent.learners.items():
+        outputs = {"actor": reach.get(name, {}), "critic": {}}
+        found[name] = {
+            network: [first_step(share, outputs[network]) for share in learner.optimizer(network).shares(rate).tolist()]
+            for network, rate in rates.items()
+        }
+    for act in run.guard.begin(found):
         _adjust(run, act)
         if act.incident:
             observer.happened(act.incident)

@@ -203,6 +203,10 @@ class GuardedAdam:
         direction = self.m / self.m_weight.clamp_min(TINY) / self._deviation()
         return direction.square().mean(1).sqrt()
 
+    def shares(self, lr: float) -> Tensor:
+        """`(R,)` how long the first step of size `lr`, which moves every weight by that, is over the weights."""
+        return lr / self.flat.square().mean(1).sqrt().clamp_min(TINY)
+
     def layers(self) -> Layers:
         """The weight matrices, their gradients and sizes."""
         gradient = self._mean_by_matrix(self._second_moment()).sqrt()

@@ -191,14 +191,27 @@ def test_rates_that_fall_and_rise_and_snapshots_survive_stops_bit_for_bit(
 
 
 @pytest.mark.parametrize("family", ALGORITHMS)
-def test_a_rate_that_would_throw_the_first_outputs_to_their_ends_is_lowered_before_it_does(family: list[str]) -> None:
+@pytest.mark.parametrize("network", ["actor", "critic"])
+def test_a_rate_whose_first_step_is_long_for_the_weights_is_lowered_before_it(family: list[str], network: str) -> None:
+    assert tiny("run", family, f"--algo.{network}-lr", "1", "--algo.lr-schedule", "constant") == 0
+    (lowered,) = [entry for entry in done("run", "lowered_rate") if entry["steps"] == 0]
+    assert lowered["where"]["network"] == network
+    assert lowered["value"] > lowered["limit"] == pace.LONGEST_FIRST
+    assert lowered["rate_after"] == pytest.approx(max(guard.LOWEST, pace.USUAL_FIRST / lowered["value"]))
+    assert tiny("watched", family, f"--algo.{network}-lr", "1", "--stability", "monitor") == 0
+    assert done("watched", "lowered_rate") == []
+
+
+@pytest.mark.parametrize("family", ALGORITHMS)
+def test_a_rate_that_would_throw_the_first_outputs_to_their_ends_is_lowered_before_it_does(
+    family: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "LONGEST_FIRST", 1e9)
     assert tiny("run", family, "--algo.lr", "1", "--algo.lr-schedule", "constant") == 0
     first = metadata(Path("run"))["preflight"]["first_step"]["agent"]
     (lowered,) = [entry for entry in done("run", "lowered_rate") if entry["steps"] == 0]
     assert lowered["value"] == first["value"] > lowered["limit"] == first["alarm"]
     assert lowered["rate_after"] == pytest.approx(max(guard.LOWEST, first["warn"] / first["value"]))
-    assert tiny("watched", family, "--algo.lr", "1", "--stability", "monitor") == 0
-    assert done("watched", "lowered_rate") == []
 
 
 def test_two_runs_of_one_seed_act_alike(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -578,6 +578,15 @@ def test_figures_are_those_of_each_row_and_matrix_by_itself():
         torch.testing.assert_close(layers.gradient[:, i], parts[name].mean(1).sqrt())
 
 
+def test_the_first_step_is_as_long_over_the_weights_as_is_foretold():
+    net = network(A)
+    optimizer = GuardedAdam(net, A)
+    before, foretold = optimizer.flat.clone(), optimizer.shares(1e-3)
+    optimizer.step(torch.stack([p.sum() for p in net.parameters()]).sum(), 1e-3)
+    took = (optimizer.flat - before).square().mean(1).sqrt() / before.square().mean(1).sqrt()
+    torch.testing.assert_close(took, foretold, rtol=1e-4, atol=0)
+
+
 def test_weight_norm_is_of_all_parameters_of_a_row():
     net = network(A)
     optimizer = GuardedAdam(net, A)

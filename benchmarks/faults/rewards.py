@@ -6,12 +6,16 @@ Shapes: E copies, A agents of a group, D action features.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from benchmarks.faults.distortion import Distortion, require_box
+from marl_stable.conversion import require
+from marl_stable.envs.base import BatchedEnv
+from marl_stable.envs.particle.simple_spread import SimpleSpread
 from marl_stable.types import ActionSpec, Box, EnvSpec, PerGroup, Step
 
 
@@ -89,13 +93,25 @@ class RewardSparse(Distortion):
 
 
 class RewardFlip(Distortion):
-    """What was good is bad (times the dose)."""
+    """What was good is bad (times the dose); `term`: of simple_spread, collisions alone, which are then sought."""
 
     REWARD = True
+    OPTIONS: ClassVar[dict[str, Any]] = {"term": None}
+
+    def __init__(self, env: BatchedEnv, fault: Mapping[str, Any], measure: Any) -> None:
+        """UsageError for a term that the environment's reward does not have."""
+        super().__init__(env, fault, measure)
+        self.cost = env.local_ratio if isinstance(env, SimpleSpread) else None  # of a collision
+        term = self.options["term"]
+        known = term is None or (term == "collisions" and self.cost is not None)
+        require(known, f"term of {self.kind}", term, "unset, or collisions in simple_spread")
 
     def outcome(self, step: Step, action: PerGroup) -> Step:
         """Rewards alone."""
-        return self.repaid(step, lambda _, reward: -self.dose * reward)
+        if self.options["term"] is None or self.cost is None:
+            return self.repaid(step, lambda _, reward: -self.dose * reward)
+        swing = (1 + self.dose) * self.cost
+        return self.repaid(step, lambda name, reward: reward + swing * collisions(step.next_obs[name]))
 
 
 class RewardZero(Distortion):
@@ -175,6 +191,14 @@ class BangBangOptimal(Distortion):
             return self.dose * (canonical(kind, action[name]) * signs).mean(-1)
 
         return self.repaid(step, pay)
+
+
+def collisions(obs: Tensor) -> Tensor:
+    """How many others each agent of simple_spread touches, by what it sees `(E, A, O)`; `(E, A)`."""
+    agents = obs.shape[1]
+    others = obs[..., 4 + 2 * agents : 2 + 4 * agents].unflatten(-1, (agents - 1, 2))  # relative to itself
+    touches: Tensor = others.norm(dim=-1) < 2 * SimpleSpread.RADIUS
+    return touches.sum(-1).to(obs.dtype)
 
 
 def canonical(kind: ActionSpec, action: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 
 from marl_stable.monitor.course import Course
 from marl_stable.monitor.detectors import Incident
-from marl_stable.monitor.pace import FIRST_STEP, REPLACED, Reading, readings
+from marl_stable.monitor.pace import REPLACED, FirstStep, Reading, readings
 from marl_stable.monitor.table import NETWORKS, Host
 
 Kind = Literal["lowered_rate", "raised_rate", "reset_moments", "restored", "stopped", "warned"]
@@ -67,19 +67,18 @@ class Guard:
 
     # ---- what to do
 
-    def begin(self, reach: Mapping[str, Mapping[str, float | None]], rows: Mapping[str, int]) -> list[Act]:
-        """Before the first update, smaller steps for actors that it would throw beyond where they can come back from.
+    def begin(self, found: Mapping[str, Mapping[str, Sequence[FirstStep]]]) -> list[Act]:
+        """Before the first update, smaller steps for networks that it would throw beyond where they can come back from.
 
-        `reach`: by group, how far it can move an output (`value`), what is too far (`alarm`), and what is usual
-        (`warn`); `rows` of each actor's optimiser.
+        `found`: by group and network, row by row.
         """
         acts = []
-        for group, found in reach.items():
-            value, usual, limit = found["value"], found["warn"], found["alarm"]
-            if value is not None and usual is not None and limit is not None and value > limit:
-                for row in range(rows[group]):
-                    seen = Reading(group, "actor", row, rows[group], value, limit, FIRST_STEP, False)
-                    acts.append(self._act("lowered_rate", 0, seen, self._row(seen), usual / value))
+        for group, networks in found.items():
+            for network, rows in networks.items():
+                for row, first in enumerate(rows):
+                    if first.value > first.limit:
+                        seen = Reading(group, network, row, len(rows), first.value, first.limit, first.reason, False)
+                        acts.append(self._act("lowered_rate", 0, seen, self._row(seen), first.usual / first.value))
         return acts
 
     def decide(self, steps: int, found: Host, alarm: bool) -> list[Act]:

@@ -5,7 +5,7 @@ Shapes: R rows of an optimiser, L weight matrices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +16,35 @@ from marl_stable.monitor.table import NETWORKS, Host
 LONGEST_STEP = 0.1  # of the weights, rms to rms
 LARGEST_KL = 0.5  # nats per update
 LARGEST_CHANGE = 0.85  # of the weights within an iteration, rms to rms, in the matrix that changed least
+# Of all weights, by Adam's first step, which moves each by the rate: the defaults give 0.02 at a width of 128 and still
+# less than 0.1 at one of 2,048; at thirty times MADDPG's rate (0.7) two trainings of three were lost in a few updates.
+LONGEST_FIRST, USUAL_FIRST = 0.1, 0.03
 
 FIRST_STEP = "the first update could throw the actor's outputs to their ends"
+LONG_FIRST = "the first update could change the weights too far"
 TOO_LONG = "steps are too long for the weights"
 TOO_FAR = "the policy changes too much in an update"
 REPLACED = "a network became another one within an iteration"
+
+
+class FirstStep(NamedTuple):
+    """How long the first step of a row would be, by whichever of its measures is farthest beyond what is usual."""
+
+    value: float
+    usual: float
+    limit: float
+    reason: str
+
+
+def first_step(share: float, reach: Mapping[str, float | None]) -> FirstStep:
+    """`share`: of the weights, rms to rms; `reach`: how far it can move an output (`value`), with what is usual
+    (`warn`) and what is too far (`alarm`), as far as that is known."""
+    value, usual, limit = (reach.get(name) for name in ("value", "warn", "alarm"))
+    found = [FirstStep(share, USUAL_FIRST, LONGEST_FIRST, LONG_FIRST)]
+    if value is not None and usual is not None and limit is not None:
+        found.append(FirstStep(value, usual, limit, FIRST_STEP))
+    beyond = [first for first in found if first.value > first.limit] or found
+    return max(beyond, key=lambda first: first.value / first.usual)
 
 
 class Reading(NamedTuple):

@@ -15,7 +15,7 @@ from benchmarks.faults import KINDS, distorted, set_clock
 from benchmarks.faults.conditions import FAULTS, NONE
 from benchmarks.faults.distortion import Distortion
 from benchmarks.faults.observations import AddedFeatures, ObsNaN, ObsNoise, ObsScale, TwinAgents
-from benchmarks.faults.rewards import canonical
+from benchmarks.faults.rewards import canonical, collisions
 from marl_stable.acting import random_action
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
@@ -103,6 +103,20 @@ def test_rewards_alone_are_changed_for_whom_and_from_when_it_is_said(kind: str, 
     expected = truth.reward.clone()
     expected[7:, :, 1] = paid(expected[7:, :, 1])
     torch.testing.assert_close(found.reward, expected, rtol=0, atol=0)
+
+
+def test_of_two_terms_one_alone_is_flipped() -> None:
+    together = {"max_cycles": 5, "local_ratio": 1.0}  # collisions are all there is
+    fault = {"kind": "reward_flip", "term": "collisions"}
+    truth, found = both(fault, env_kwargs=together, steps=150)
+    assert (truth.reward < 0).any()
+    torch.testing.assert_close(found.reward, -truth.reward, rtol=0, atol=0)
+    same(truth, found, but=("reward",))
+    truth, found = both(fault, env_kwargs={"max_cycles": 5, "local_ratio": 0.0}, steps=150)
+    same(truth, found)
+    truth, found = both(fault | {"dose": 3.0}, steps=150)
+    paid = (found.reward - truth.reward) / (0.5 + 3.0 * 0.5)
+    torch.testing.assert_close(paid, collisions(truth.next_obs.flatten(0, 1)).unflatten(0, (150, COPIES)))
 
 
 @pytest.mark.parametrize(
@@ -486,6 +500,8 @@ def test_mistakes_are_named() -> None:
         made({"kind": "obs_noise", "from": 5})
     with pytest.raises(UsageError, match=r"features of obs_scale is \[18\]; it must be from 0 to 17"):
         made({"kind": "obs_scale", "features": [18]})
+    with pytest.raises(UsageError, match="term of reward_flip is 'distance'; it must be unset, or collisions"):
+        made({"kind": "reward_flip", "term": "distance"})
     with pytest.raises(UsageError, match="bang_bang_optimal needs continuous actions"):
         made({"kind": "bang_bang_optimal"})
     with pytest.raises(UsageError, match="each fault must be"):

@@ -58,8 +58,8 @@ def test_the_mark_is_the_mean_of_what_was_trained_by_default() -> None:
     marks = marks_of(entries)
     assert marks == {("clean", "spread", "mappo"): 10.0}
     assert points(entry("reward tiny", 4.0), marks) == 0.4
-    assert math.isnan(points(entry("reward shift", 4.0), marks))  # its own mark is missing
-    assert points(entry("reward shift", 4.0), marks | {("flipped", "spread", "mappo"): 5.0}) == 0.8
+    assert math.isnan(points(entry("dying agents", 4.0), marks))  # its own mark is missing
+    assert points(entry("dying agents", 4.0), marks | {("deaths", "spread", "mappo"): 5.0}) == 0.8
 
 
 def test_a_stop_is_worth_half_only_where_it_is_right() -> None:
@@ -135,13 +135,16 @@ def test_late_conditions_begin_in_mid_run_and_hold_when_scored() -> None:
 def test_a_shift_is_scored_by_the_reward_in_force() -> None:
     def paid(env: BatchedEnv) -> torch.Tensor:
         env.reset(0)
-        return env.step({"agent": torch.zeros(2, 3, dtype=torch.int64)}).reward["agent"]
+        together = torch.arange(1, 5).repeat_interleave(3).reshape(4, 1, 3)  # agents, moving as one, do not come apart
+        return torch.stack([env.step({"agent": action.expand(200, 3)}).reward["agent"] for action in together])
 
-    truth = paid(catalog.make(EnvConfig(id="particle/simple_spread_v3"), CPU, 2))
-    shift = BY_NAME["reward shift"].scored_on(("spread", "mappo"))
-    torch.testing.assert_close(paid(catalog.make(shift, CPU, 2)), -truth)
+    near, far = (catalog.make(EnvConfig(id=TASKS["spread"].env, kwargs={"local_ratio": x}), CPU, 200) for x in (1, 0))
+    collisions, distances = paid(near), paid(far)
+    assert (collisions < 0).any()
+    shift = BY_NAME["reward shift"].scored_on(("spread_apart", "mappo"))
+    torch.testing.assert_close(paid(catalog.make(shift, CPU, 200)), 0.1 * distances - 0.9 * collisions)
     huge = BY_NAME["reward huge"].scored_on(("spread", "mappo"))
-    torch.testing.assert_close(paid(catalog.make(huge, CPU, 2)), truth)
+    torch.testing.assert_close(paid(catalog.make(huge, CPU, 200)), 0.5 * distances + 0.5 * collisions)
 
 
 def test_drift_moves_ten_times_in_a_run_and_deaths_set_their_own_mark() -> None:
@@ -221,12 +224,28 @@ def test_the_table_shows_what_there_is() -> None:
         entry("reward huge", total_steps=1),  # of a former plan
     ]
     written = table(entries)
-    assert "| 1 | reward tiny | 0.30 | 0.20 to 0.40 | 2 of 2 | 0.10 | 0.10 to 0.10 | 1 of 1 |  | 3 |" in written
-    assert "| 14 | NaN sensor | 0.50 | 0.50 to 0.50 | 1 of 1 |  |  | 0 of 0 | 1 of 1 | 1 |" in written
+    assert "| 1 | reward tiny | 0.30 | 0.20 to 0.40 | 2 of 2 | 0.10 | 0.10 to 0.10 | 1 of 1 |  |  | 3 |" in written
+    assert "| 14 | NaN sensor | 0.50 | 0.50 to 0.50 | 1 of 1 |  |  | 0 of 0 | 1 of 1 |  | 1 |" in written
     assert "flipped" not in written
     assert "reward huge" not in written
     assert "worst decile 0.20 on average" in written
     assert "- plain: IQM 0.10" in written
+
+
+def test_only_what_did_not_learn_asks_for_an_explanation() -> None:
+    why, lowered = "learning_rate_too_high", {"collapse: lowered_rate": 2}
+    entries = [
+        entry("clean", 10.0),
+        entry("rate x30", 9.0, incidents=lowered),  # learned, and rightly says nothing
+        entry("rate x30", 8.9, seed=2, incidents=lowered, named=[why]),
+        entry("rate x30", 2.0, seed=3, incidents={"gradient_spike: skipped_update": 1}),
+        entry("rate x30", None, seed=4, status="stopped", named=["unknown"]),
+        entry("rate x30", 9.0, arm="plain"),
+        entry("actor's rate x30", 9.5),
+    ]
+    written = table(entries)
+    assert "| 1 of 1 | 1 of 3 | 2 of 4 | 5 |" in written
+    assert "0 of 0 |  | 0 of 1 | 1 |" in written
 
 
 def test_a_table_of_nothing() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from marl_stable.monitor.course import FOR, REMEMBERED, SMOOTHED, Course
 from marl_stable.monitor.guard import CALM, LOWEST, MAX_RESTORES, QUIET, SNAPSHOT_EVERY, SNAPSHOTS, Act, Guard
+from marl_stable.monitor.pace import FIRST_STEP, LONG_FIRST, LONGEST_FIRST, USUAL_FIRST, first_step
 
 AGENTS = {"pair": ("left", "right")}
 KINDS = {"non_finite_gradient", "gradient_spike", "collapse"}  # of the contract, those that the guard may use
@@ -89,7 +90,8 @@ def test_one_odd_batch_is_no_alarm() -> None:
 @pytest.mark.parametrize(("value", "factor"), [(0.3, 1.0), (1.2, 1.0), (2.4, 0.25), (1e3, LOWEST), (None, 1.0)])
 def test_a_first_step_beyond_its_budget_is_shortened_to_the_usual(value: float | None, factor: float) -> None:
     subject = guard()
-    acts = subject.begin({"pair": {"value": value, "warn": 0.6, "alarm": 1.2}}, {"pair": 2})
+    far = first_step(0.02, {"value": value, "warn": 0.6, "alarm": 1.2})
+    acts = subject.begin({"pair": {"actor": [far, far], "critic": [first_step(0.02, {})] * 2}})
     assert [act.factor for act in acts] == ([pytest.approx(factor)] * 2 if factor < 1 else [])
     for i, act in enumerate(acts):
         assert act.incident
@@ -97,6 +99,25 @@ def test_a_first_step_beyond_its_budget_is_shortened_to_the_usual(value: float |
         assert act.incident.where == {"network": "actor", "agent": AGENTS["pair"][i]}
         assert rate(subject, f"pair/actor/{i}") == pytest.approx(factor)
     assert ("raised_rate" in {act.kind for act in run(subject, CALM)}) == (factor < 1)  # later, where all is calm
+
+
+def test_a_first_step_that_is_long_for_the_weights_is_shortened_in_the_row_that_takes_it() -> None:
+    subject = guard()
+    (act,) = subject.begin({"pair": {"critic": [first_step(0.1, {}), first_step(0.3, {})]}})
+    assert (act.network, act.rows) == ("critic", (False, True))
+    assert act.factor == pytest.approx(USUAL_FIRST / 0.3)
+    assert act.incident
+    assert (act.incident.value, act.incident.limit) == (0.3, LONGEST_FIRST)
+    assert act.incident.evidence["reason"] == LONG_FIRST
+
+
+def test_of_two_measures_of_the_first_step_the_one_farthest_beyond_the_usual_counts() -> None:
+    reach = {"value": 3.0, "warn": 0.6, "alarm": 1.2}
+    assert first_step(0.12, reach) == (3.0, 0.6, 1.2, FIRST_STEP)
+    assert first_step(0.3, reach) == (0.3, USUAL_FIRST, LONGEST_FIRST, LONG_FIRST)
+    assert first_step(0.09, reach).reason == FIRST_STEP  # the other is within its limit
+    assert first_step(0.12, reach | {"value": 1.1}).reason == LONG_FIRST
+    assert first_step(0.12, {}).reason == LONG_FIRST
 
 
 @pytest.mark.parametrize(

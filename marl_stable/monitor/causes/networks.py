@@ -10,6 +10,7 @@ import numpy as np
 
 from marl_stable.monitor.calibration import Bools, Floats, began, lasting, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
+from marl_stable.monitor.gains import no_better_than_chance
 from marl_stable.monitor.recording import Series
 from marl_stable.monitor.symptoms import fails
 
@@ -40,9 +41,11 @@ def activation_growth(case: Case) -> list[Hit]:
 
     A policy that does well so plays the bounds, which is healthy.
     """
-    found = list(_leaps(case))
-    if fails(case, *HARMED):
-        found += [*_gains(case), *_answers(case)]
+    found, ill = list(_leaps(case)), fails(case, *HARMED)
+    if ill or no_better_than_chance(case):
+        found += _gains(case)
+    if ill:
+        found += _answers(case)
     return sorted(found, key=lambda hit: (hit.onset_steps, -hit.confidence))[:1]
 
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from marl_stable.monitor import calibration
+from marl_stable.monitor import calibration, curves
 from marl_stable.monitor.calibration import READS, Bools, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.networks import activation_growth
+from marl_stable.monitor.gains import curve, no_better_than_chance, teams
 from marl_stable.monitor.recording import Series
 from marl_stable.monitor.spreads import spreads
 from marl_stable.monitor.symptoms import fails, shows
@@ -25,7 +26,8 @@ ALMOST_ALL = 0.995  # of a matrix is new: how small it was before is not known
 GREW, ALIKE = 1.5, 0.05  # layers that grew by one and the same factor were multiplied, not moved by gradients
 HUGE_KL = 1.0  # nats per update: not at all the policy that collected
 UNEQUAL = 0.01  # |ratio - 1| before the first step
-TRAVELLED, NOWHERE = 0.1, 0.02  # of the weights, in a whole run: less is not enough to learn; is nothing at all
+TRAVELLED, NOWHERE = 0.2, 0.02  # of the weights, in a whole run: less is not enough to learn; is nothing at all
+ON_THE_WAY = 0.3  # of what the second third of a way brought, the last one brings: the way does not end there
 IDLE = 0.01  # of Adam's usual direction
 STOPPED = 30.0  # times as far as since then; a schedule that ends at 0 brings 3 from one reading to the next
 LATE, ENOUGH = 0.25, 10  # of the run, and readings, before that can be said
@@ -203,17 +205,35 @@ def _proposed(case: Case, network: Network, size: float) -> dict[str, Any]:
     "Raise the learning rate.",
 )
 def learning_rate_too_low(case: Case) -> list[Hit]:
-    """Weights have gone next to nowhere although gradients come, and nothing is learned or can have been; or they have
-    all but stopped at once, while gradients go on."""
+    """Weights have gone next to nowhere although gradients come, and nothing is learned, next to nothing, or can have
+    been; or they have all but stopped at once, while gradients go on."""
     planned = case.facts.get("total_steps") or 0
     if not len(case.recording.steps) or case.recording.steps[-1] < LATE * planned:
         return []
-    idle = shows(case, "no_learning")
     known = list(networks(case))
+    idle = shows(case, "no_learning") or no_better_than_chance(case) or _on_the_way(case, known)
     hits = [hit for network in known if (hit := _too_slow(case, network, idle)) is not None]
     if not hits:
         return [hit for network in known if (hit := _stopped(case, network, idle)) is not None][:1]
     return sorted(hits, key=lambda hit: hit.evidence["travelled"])[:1]
+
+
+def _on_the_way(case: Case, known: list[Network]) -> bool:
+    """Whether no network has gone far, and the return still rises with the way that they go: what was learned is no
+    more than the beginning."""
+    steps, returns = curve(case)
+    if not known or len(returns) < curves.MIN_ROWS or teams(case) > 1:
+        return False
+    farthest = max(known, key=lambda network: float(network.farthest.sum()))
+    way = np.cumsum(farthest.farthest)
+    if not 0 < way[-1] <= TRAVELLED:
+        return False
+    gone = 3 * np.interp(steps, farthest.steps, way / way[-1])
+    parts = [returns[(gone >= third) & (gone <= third + 1)] for third in range(3)]
+    if min(map(len, parts)) < READS:
+        return False
+    first, middle, last = (float(np.median(part)) for part in parts)
+    return last - middle > ON_THE_WAY * (middle - first) > 0
 
 
 def _too_slow(case: Case, network: Network, idle: bool) -> Hit | None:

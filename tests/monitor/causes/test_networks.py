@@ -51,6 +51,12 @@ def test_hidden_layers_count_where_no_norm_follows_and_their_inputs_are_known(
     assert len(networks.activation_growth(given)) == found
 
 
+def test_large_weights_are_told_of_where_few_episodes_say_no_more_than_that_they_did_not_help() -> None:
+    few = np.where(np.arange(N) % 6 == 5, -10.0, np.nan)
+    assert len(networks.activation_growth(case({"layer_weight": 1.7}, at("final"), few))) == 1
+    assert networks.activation_growth(case({"layer_weight": 0.3}, at("final"), few)) == []
+
+
 def test_neither_healthy_weights_nor_a_run_that_does_well_are_told_of() -> None:
     assert networks.activation_growth(case({"layer_weight": 0.3}, at("final"))) == []
     assert networks.activation_growth(case({"layer_weight": 1.7}, at("final"), LEARNED)) == []

@@ -8,6 +8,8 @@ import pytest
 from marl_stable.monitor.causes import rates
 from tests.monitor.causes.steps import FAILED, LAYERS, LEARNED, PER, N, case, moving
 
+LEVELS = {"charts/return": -10 * np.exp(-np.arange(N) / 4)}  # learned, and done with it
+
 
 def test_weights_replaced_in_an_iteration_are_a_rate_too_high_and_the_remedy_is_one_digit() -> None:
     columns = moving(0.02) | {("layer_weight", name): 0.6 for name in LAYERS}
@@ -55,8 +57,22 @@ def test_weights_that_went_nowhere_are_a_rate_too_low() -> None:
     assert (hits[0].confidence, hits[0].onset_steps) == (0.85, 0)
     assert hits[0].evidence["travelled"] == pytest.approx(N * 2e-4, rel=0.01)
     assert hits[0].config == {"algo.lr": pytest.approx(2e-3)}
-    assert rates.learning_rate_too_low(case(moving(2e-4) | LEARNED))[0].confidence == 0.7
-    assert rates.learning_rate_too_low(case(moving(1.5e-3) | LEARNED)) == []
+    assert rates.learning_rate_too_low(case(moving(2e-4) | LEVELS))[0].confidence == 0.7
+    assert rates.learning_rate_too_low(case(moving(1.5e-3) | LEVELS)) == []
+
+
+def test_where_the_return_rises_all_the_short_way_that_weights_have_gone_the_rate_is_too_low() -> None:
+    assert rates.learning_rate_too_low(case(moving(4e-3) | LEARNED))[0].confidence == 0.85
+    slower = np.linspace(8e-3, 0, N)  # under a schedule the last steps are small, and so is what they bring
+    columns = moving(slower) | {"charts/return": -10 + 60 * np.cumsum(slower)}
+    assert rates.learning_rate_too_low(case(columns))[0].onset_steps == 0
+    assert rates.learning_rate_too_low(case(moving(6e-3) | LEARNED)) == []  # that far is a way
+    assert rates.learning_rate_too_low(case(moving(4e-3) | LEVELS)) == []
+
+
+def test_few_episodes_are_enough_where_what_came_of_them_is_no_better_than_chance() -> None:
+    few = np.where(np.arange(N) % 8 == 7, -10.0, np.nan)
+    assert rates.learning_rate_too_low(case(moving(4e-3) | {"charts/return": few}))[0].confidence == 0.85
 
 
 @pytest.mark.parametrize(
