@@ -22,7 +22,7 @@ from marl_stable.monitor.case import Case
 from marl_stable.run import Run, conducting
 from marl_stable.run.resuming import resume
 from tests import runs
-from tests.runs import checkpoint, networks, shorten_baselines, train
+from tests.runs import checkpoint, measure_little, networks, train
 
 OFF_POLICY = {
     "--algo": "maddpg",
@@ -48,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny training that most experiments are about; not to be changed."""
     path = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patched:
-        shorten_baselines(patched)
+        measure_little(patched)
         assert train(path, "--quiet") == 0
     return path
 
