@@ -13,15 +13,19 @@ import torch
 
 from benchmarks.reward_designs.flawed import flawed
 from benchmarks.reward_designs.later import later
+from benchmarks.reward_designs.newest import newest
 from benchmarks.reward_designs.playing import Redesigned, Single
 from benchmarks.reward_designs.sound import sound
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
 
-TAUGHT = ("progress, adversary", "glitch, tag", "ignored, navigation", "speed, simple", "potential, navigation")
+TAUGHT = (
+    *("progress, adversary", "glitch, tag", "ignored, navigation", "speed, simple", "potential, navigation"),
+    *("glitch, push", "progress, dropout", "potential, dropout", "little effort, line"),
+)
 """New tasks where the first verdict was wrong: what was changed because of them makes them part of the building."""
-FIRST = flawed(True) | flawed(False) | sound(True) | sound(False)
-DESIGNS = {name: replace(d, built_on=d.built_on or name in TAUGHT) for name, d in FIRST.items()} | later()
+ALL = flawed(True) | flawed(False) | sound(True) | sound(False) | later() | newest()
+DESIGNS = {name: replace(d, built_on=d.built_on or name in TAUGHT) for name, d in ALL.items()}
 
 
 def batched(design: str, num_envs: int, device: torch.device) -> Any:

@@ -1,4 +1,4 @@
-"""Designs on tasks that came last, when those that `TAUGHT` names had shown what was wrong with the verdicts."""
+"""Designs on tasks that came later, when the first of those in `TAUGHT` had shown what was wrong with the verdicts."""
 
 from __future__ import annotations
 
