@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import signal
@@ -20,7 +21,7 @@ from marl_stable import distributed
 from marl_stable.agents.ppo import masked_mean, normalized_advantage
 from marl_stable.cli import main
 from marl_stable.interruption import Signals
-from marl_stable.investigate import baselines
+from marl_stable.investigate import baselines, contributions, control, effects
 from marl_stable.monitor import guard, pace
 from marl_stable.networks.batchnorm import BatchNorm
 from marl_stable.normalize import RunningNorm
@@ -144,7 +145,10 @@ def equal() -> None:
 
 
 def resume() -> None:
-    """Whole runs, and the same after a stop that only the second process was asked for; and another number before."""
+    """Whole runs, and the same after a stop that only the second process was asked for; and another number before.
+
+    One process alone has trained the latter, in `... alone before`.
+    """
     for name, flags in {"mappo": [], "maddpg": REPLAY}.items():
         assert tiny(f"{name} whole", *flags) == 0
         asked, left = Signals.__call__, [3]
@@ -183,6 +187,14 @@ def learn() -> None:
     assert tiny("walk", *flags, "--total-steps", "4800", "--eval-every", "0") == 0
 
 
+def refused() -> None:
+    """Copies that cannot be shared alike are one sentence of each process."""
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told):
+        assert tiny("unshared", "--env.num-envs", "7") == 2
+    Path(f"refused-{HERE}").write_text(told.getvalue())
+
+
 def units() -> None:
     """Every function, and what is made of all data, against the same of one process that has them all."""
     with distributed.joined(torch.device("cpu")) as device:
@@ -206,6 +218,7 @@ def units() -> None:
         _failures()
         _means()
     assert (distributed.world_size(), distributed.rank()) == (1, 0)
+    Path(f"units-{HERE}").touch()
 
 
 def _failures() -> None:
@@ -255,12 +268,13 @@ def _means() -> None:
     torch.testing.assert_close(layer.state_dict(), joined.state_dict())
 
 
-SCENES = {scene.__name__: scene for scene in (equal, resume, killed, plain, learn, units)}
+SCENES = {scene.__name__: scene for scene in (equal, resume, killed, plain, learn, refused, units)}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
     baselines.EPISODES, baselines.BUDGET_STEPS = 8, 0
+    effects.BUDGET, control.BUDGET, contributions.EPISODES = 0, 0, contributions.FEWEST_EPISODES
     guard.SNAPSHOT_EVERY = 2
     for name in sys.argv[1:]:
         if name in SCENES:
