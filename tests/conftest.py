@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 
 from marl_stable.interruption import Signals
-from marl_stable.investigate import contributions, control, effects
-from tests.runs import Asked, shorten_baselines
+from marl_stable.investigate import contributions
+from tests.runs import Asked, measure_little
 from tests.trainings import Behaviour, stand_in
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Modules and tests stay to the end: to look for garbage among them took a quarter of the time to collect them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -38,17 +51,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 @pytest.fixture
-def quick_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that are about something else play a few random episodes and search for no best constant action."""
-    shorten_baselines(monkeypatch)
-
-
-@pytest.fixture
-def quick_measurements(quick_baselines: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As quick_baselines, and one round of each measurement that a run begins and ends with, not as many as it may."""
-    monkeypatch.setattr(effects, "BUDGET", 0)
-    monkeypatch.setattr(control, "BUDGET", 0)
-    monkeypatch.setattr(contributions, "EPISODES", contributions.FEWEST_EPISODES)
+def quick_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For runs that are about something else."""
+    measure_little(monkeypatch)
 
 
 @pytest.fixture

@@ -21,13 +21,12 @@ from marl_stable import distributed
 from marl_stable.agents.ppo import masked_mean, normalized_advantage
 from marl_stable.cli import main
 from marl_stable.interruption import Signals
-from marl_stable.investigate import baselines, contributions, control, effects
 from marl_stable.monitor import guard, pace
 from marl_stable.networks.batchnorm import BatchNorm
 from marl_stable.normalize import RunningNorm
 from marl_stable.training import Training
 from marl_stable.types import EnvironmentFailure, UsageError
-from tests.runs import words
+from tests.runs import measure_little, words
 
 REPLAY = [
     *("--algo", "maddpg", "--algo.train-every", "48", "--algo.steps-per-update", "24", "--algo.batch-size", "16"),
@@ -273,8 +272,7 @@ SCENES = {scene.__name__: scene for scene in (equal, resume, killed, plain, lear
 if __name__ == "__main__":
     torch.set_num_threads(1)
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
-    baselines.EPISODES, baselines.BUDGET_STEPS = 8, 0
-    effects.BUDGET, control.BUDGET, contributions.EPISODES = 0, 0, contributions.FEWEST_EPISODES
+    measure_little(pytest.MonkeyPatch())
     guard.SNAPSHOT_EVERY = 2
     for name in sys.argv[1:]:
         if name in SCENES:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from marl_stable.cli import main
-from marl_stable.investigate import baselines
+from marl_stable.investigate import baselines, contributions, control, dry_run, effects
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,10 +50,18 @@ class Asked:
         self.left = 10**9
 
 
-def shorten_baselines(patched: pytest.MonkeyPatch) -> None:
-    """A few random episodes, and no search for the best constant action: its budget is a default, bound long ago."""
+def measure_little(patched: pytest.MonkeyPatch) -> None:
+    """One round of each measurement that a run begins and ends with, which are most of a tiny run's time.
+
+    There is no search for the best constant action; its budget is a default, bound long ago.
+    """
     patched.setattr(baselines, "EPISODES", 4)
     patched.setattr(baselines, "measure", partial(baselines.measure, budget=0))
+    patched.setattr(effects, "BUDGET", 0)
+    patched.setattr(control, "BUDGET", 0)
+    patched.setattr(dry_run, "ROWS", 0)
+    patched.setattr(contributions, "FEWEST_EPISODES", 2)
+    patched.setattr(contributions, "EPISODES", 2)
 
 
 def words(run: Path, *more: str) -> list[str]:

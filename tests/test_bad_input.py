@@ -79,7 +79,7 @@ class Line:
 
 
 @pytest.fixture(autouse=True)
-def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def line(quick_measurements: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("line.py").write_text(LINE)

@@ -22,12 +22,12 @@ from marl_stable.report.files import to_json
 from marl_stable.report.page import page
 from marl_stable.run import Run
 from marl_stable.types import UsageError
-from tests.runs import ROOT, metadata, shorten_baselines, train
+from tests.runs import ROOT, measure_little, metadata, train
 
 KEYS = {"verdict", "findings", "symptoms", "actions_taken", "checked", "return", "baselines", "not_judged"}
 FINDING = {"cause", "confidence", "onset_steps", "where", "evidence", "explanation", "remedy", "config"}
 
-pytestmark = pytest.mark.usefixtures("quick_baselines")
+pytestmark = pytest.mark.usefixtures("quick_measurements")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has ended; not to be changed."""
     path = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patched:
-        shorten_baselines(patched)
+        measure_little(patched)
         assert train(path, "--quiet") == 0
     return path
 

@@ -17,10 +17,9 @@ import torch
 from marl_stable import distributed
 from marl_stable.agents.base import Rings
 from marl_stable.cli import main
-from marl_stable.investigate import baselines
 from marl_stable.replay_files import ReplayFiles, load_divided, own_folder
 from tests.ranks import REPLAY, VARIANTS, tiny
-from tests.runs import ROOT, assert_equal, assert_same_run, checkpoint, incidents, metadata, rows
+from tests.runs import ROOT, assert_equal, assert_same_run, checkpoint, incidents, measure_little, metadata, rows
 from tests.test_resume import UNEVEN
 
 ACTS = {
@@ -67,8 +66,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "uneven.py").write_text(UNEVEN)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(baselines, "EPISODES", 8)
-        patch.setattr(baselines, "BUDGET_STEPS", 0)
+        measure_little(patch)
         patch.setattr(os, "fsync", lambda descriptor: None)
         for name, flags in {"mappo": [], "maddpg": REPLAY}.items():
             assert tiny(f"{name} alone before", *flags) == 0

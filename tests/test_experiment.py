@@ -20,7 +20,7 @@ from marl_stable.experiment import Experiment, shrink
 from marl_stable.investigate.remedies import Remedy
 from marl_stable.monitor.case import Case
 from tests import runs
-from tests.runs import checkpoint, networks, shorten_baselines, train
+from tests.runs import checkpoint, measure_little, networks, train
 
 OFF_POLICY = {
     "--algo": "maddpg",
@@ -46,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny training that most experiments are about; not to be changed."""
     path = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patched:
-        shorten_baselines(patched)
+        measure_little(patched)
         assert train(path, "--quiet") == 0
     return path
 

@@ -237,7 +237,7 @@ def test_resuming_keeps_what_cannot_be_read_at_this_moment(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("settings", [words(Path())[1:-2], TWO_GROUPS], ids=["mappo", "matd3, two groups"])
-@pytest.mark.usefixtures("quick_baselines")
+@pytest.mark.usefixtures("quick_measurements")
 def test_a_resumed_run_records_what_the_uninterrupted_one_does(
     tmp_path: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -256,7 +256,7 @@ def test_a_resumed_run_records_what_the_uninterrupted_one_does(
     assert {series.where["layer"] for series in told.series("layer_grad", network="actor")} == {"hidden.0", "final"}
 
 
-@pytest.mark.usefixtures("quick_baselines")
+@pytest.mark.usefixtures("quick_measurements")
 def test_a_killed_run_leaves_a_recording_that_can_be_read_and_gone_on_with(tmp_path: Path):
     run = tmp_path / "run"
     constant = ("--algo.lr-schedule", "constant")  # the last step will be another than at first thought

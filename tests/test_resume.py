@@ -24,10 +24,10 @@ from tests.runs import (
     assert_same_run,
     checkpoint,
     incidents,
+    measure_little,
     metadata,
     networks,
     rows,
-    shorten_baselines,
     start,
     train,
     words,
@@ -135,7 +135,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny training that nothing interrupts; not to be changed."""
     path = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patched:
-        shorten_baselines(patched)  # what a run has seen at random is where its normalisers begin
+        measure_little(patched)  # what a run has seen at random is where its normalisers begin
         assert train(path, "--quiet") == 0
     return path
 

@@ -12,7 +12,7 @@ import pytest
 from marl_stable.cli import main
 from marl_stable.investigate.reward import arena
 from marl_stable.report.reward_page import page
-from tests.runs import shorten_baselines, train
+from tests.runs import measure_little, train
 
 LAMPS = '''
 import numpy as np
@@ -113,7 +113,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has hardly learned."""
     path = tmp_path_factory.mktemp("reward") / "run"
     with pytest.MonkeyPatch.context() as patched:
-        shorten_baselines(patched)
+        measure_little(patched)
         assert train(path, "--quiet") == 0
     return path
 
@@ -186,7 +186,7 @@ def test_a_run_brings_its_policy_and_its_environment(run: Path, capsys: pytest.C
 def test_a_run_with_terms_tells_what_became_of_them_and_draws_it(
     lamps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shorten_baselines(monkeypatch)
+    measure_little(monkeypatch)
     assert train(tmp_path / "lit", "--quiet", "--env", lamps, "--env.kwargs", '{"bribe": 1}') == 0
     capsys.readouterr()
     found = asked(capsys, str(tmp_path / "lit"), "--html", "lit.html")

@@ -51,6 +51,8 @@ TAGS = {  # the contract's, as far as this release has them
     *("rewards/mean", "rewards/std", "weights/norm"),
 }
 
+quick = pytest.mark.usefixtures("quick_measurements")
+
 
 @pytest.fixture(autouse=True)
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +118,7 @@ def test_a_run_leaves_behind_what_the_contract_says(capsys: pytest.CaptureFixtur
     assert "per-agent mean, undiscounted" in out
 
 
+@quick
 def test_best_is_the_policy_of_the_best_evaluation() -> None:
     assert train(Path("run"), "--algo.lr", "0.1") == 0
     returns = metadata(Path("run"))["returns"]
@@ -124,7 +127,7 @@ def test_best_is_the_policy_of_the_best_evaluation() -> None:
     assert best.keys() == {"format", "steps", "algo", "spec", "policy"}
 
 
-def test_competing_teams_keep_the_latest_policy(quick_baselines: None) -> None:
+def test_competing_teams_keep_the_latest_policy(quick_measurements: None) -> None:
     assert train(Path("run"), "--env", "mpe2/simple_push_v3", "--env.num-envs", "2", "--eval-episodes", "2") == 0
     assert checkpoint(Path("run"), "best")["steps"] == 240
     tags = set(rows(Path("run"))[0])
@@ -161,6 +164,7 @@ def test_python_users_get_the_same_sentences() -> None:
     assert list(Path().iterdir()) == []
 
 
+@quick
 def test_a_thread_may_train() -> None:
     found: list[ms.Run] = []
     thread = threading.Thread(target=lambda: found.append(ms.train(run_dir="run", **keywords())))
@@ -169,6 +173,7 @@ def test_a_thread_may_train() -> None:
     assert [run.status for run in found] == ["finished"]
 
 
+@quick
 def test_without_a_name_the_folder_says_environment_algorithm_time_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "strftime", lambda form, *_: "20260101-120000")
     flags = keywords(total_steps=48, seed=3)
@@ -177,11 +182,13 @@ def test_without_a_name_the_folder_says_environment_algorithm_time_and_seed(monk
     assert str(second.path) == "runs/particle_simple_spread_v3/mappo/20260101-120000-s3_2"
 
 
+@quick
 def test_training_ends_at_the_first_iteration_at_or_after_the_total() -> None:
     assert train(Path("run"), "--total-steps", "97") == 0
     assert (metadata(Path("run"))["steps"], metadata(Path("run"))["total_steps"]) == (144, 97)
 
 
+@quick
 def test_evaluation_and_watching_and_profiling_do_not_touch_the_training() -> None:
     kinds = {
         "plain": [],
@@ -217,6 +224,7 @@ def test_profile_shows_where_the_time_went(capsys: pytest.CaptureFixture[str]) -
     assert sum(shares) == pytest.approx(100, abs=0.6)
 
 
+@quick
 def test_quiet_says_nothing_and_plain_text_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(Path("a"), "--quiet") == 0
     captured = capsys.readouterr()
@@ -242,7 +250,7 @@ def test_every_mpe2_task_trains_with_both_kinds_of_actions(
 @pytest.mark.parametrize(
     "env_id", ["own.py:Meet", "package.own:Meet", "gymnasium/CartPole-v1", "gymnasium/Pendulum-v1"]
 )
-def test_environments_of_users_and_of_gymnasium_train(env_id: str, quick_baselines: None) -> None:
+def test_environments_of_users_and_of_gymnasium_train(env_id: str, quick_measurements: None) -> None:
     assert OWN.count("\n") <= 15
     Path("own.py").write_text(OWN)
     Path("package").mkdir()
@@ -257,6 +265,7 @@ def test_environments_of_users_and_of_gymnasium_train(env_id: str, quick_baselin
     assert main(["eval", "run", "--episodes", "2"]) == 0
 
 
+@quick
 def test_two_processes_cannot_run_one_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(Path("run"), "--quiet") == 0
     other = RunFolder.open(Path("run"))
@@ -269,6 +278,7 @@ def test_two_processes_cannot_run_one_run(capsys: pytest.CaptureFixture[str]) ->
     assert "holds a run; go on with it by `train --resume run`" in capsys.readouterr().err
 
 
+@quick
 def test_metadata_says_running_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Any]] = []
     collect = training.collect
@@ -284,6 +294,7 @@ def test_metadata_says_running_while_it_runs(monkeypatch: pytest.MonkeyPatch) ->
     assert [entry["steps"] for entry in seen] == [0, 0, 96, 96, 192]  # as of the last checkpoint
 
 
+@quick
 def test_an_unforeseen_error_is_noted_and_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("no such luck")

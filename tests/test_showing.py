@@ -17,7 +17,7 @@ from marl_stable.acting import by_agent
 from marl_stable.cli import main
 from marl_stable.envs import catalog
 from marl_stable.types import PerGroup, UsageError
-from tests.runs import checkpoint, train
+from tests.runs import checkpoint, measure_little, train
 
 MPE2 = ["--env", "mpe2/simple_spread_v3"]
 TEAMS = ["--env.teams", '{"red": ["agent_0", "agent_2"], "blue": ["agent_1"]}']
@@ -28,7 +28,9 @@ BLUE_BY_OTHER = ("other", "--against", "one", "--team", "blue")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("showing") / "run"
-    assert train(path, "--quiet", "--algo.lr", "0.05") == 0
+    with pytest.MonkeyPatch.context() as patched:
+        measure_little(patched)
+        assert train(path, "--quiet", "--algo.lr", "0.05") == 0
     return path
 
 
@@ -42,8 +44,10 @@ def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def trained_rivals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rivals")
-    for seed, name in enumerate(("one", "other")):
-        assert train(folder / name, *TEAMS, "--quiet", "--algo.lr", "0.05", "--seed", str(seed)) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        measure_little(patched)
+        for seed, name in enumerate(("one", "other")):
+            assert train(folder / name, *TEAMS, "--quiet", "--algo.lr", "0.05", "--seed", str(seed)) == 0
     return folder
 
 

@@ -21,6 +21,7 @@ from marl_stable.types import Discrete, EnvironmentFailure, EnvSpec, Group, Step
 from tests.agents.test_waiting import waits_in
 from tests.runs import Asked, assert_equal, assert_same_run, checkpoint, train
 
+pytestmark = pytest.mark.usefixtures("quick_measurements")
 GAMMA, LAMBDA = 0.9, 0.8
 ITEMISED = ("--env", "tests.envs.itemised:Itemised", "--env.kwargs", "{}", "--env.num-envs", "4")
 

@@ -121,7 +121,7 @@ def test_what_is_measured_here_is_a_number_of_cores() -> None:
 
 
 def test_a_run_on_auto_is_the_run_with_the_number_that_it_keeps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, quick_measurements: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, used = list[list[int]](), list[int]()
 

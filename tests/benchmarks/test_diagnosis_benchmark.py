@@ -368,12 +368,12 @@ def test_the_first_time_that_a_cause_is_named_and_what_was_named_before(monkeypa
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of a second."""
+def small(quick_measurements: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a second: of five iterations each."""
     tiny = {"algo__batch_size": 200, "algo__num_minibatches": 2, "algo__update_epochs": 1}
     monkeypatch.setattr("benchmarks.diagnosis_plan.COPIES", 8)
     monkeypatch.setitem(FAST, "mappo", tiny)
-    monkeypatch.setitem(TASKS, "speaker", TASKS["speaker"]._replace(steps={"mappo": 2_000}))
+    monkeypatch.setitem(TASKS, "speaker", TASKS["speaker"]._replace(steps={"mappo": 1_000}))
     monkeypatch.setattr("benchmarks.scoring.EPISODES", 20)
 
 
@@ -397,7 +397,7 @@ def test_a_run_is_recorded_once_and_judged_again_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, cache = tmp_path / "x.jsonl", tmp_path / "cache"
-    trial = Trial("large_final_layer", "speaker", "mappo", 1e5, onset=800)
+    trial = Trial("large_final_layer", "speaker", "mappo", 1e5, onset=400)
     trials = [trial.twin(), trial, Trial(CONVERGED, "speaker", "mappo")]
     entries = list(diagnosis.run_missing(trials, file, cache))
     assert [(entry["status"], entry["reason"]) for entry in entries] == [("finished", "")] * 3

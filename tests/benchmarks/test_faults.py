@@ -504,7 +504,9 @@ def test_every_kind_is_in_a_condition_with_a_cause() -> None:
         assert list(fault.doses) == sorted(fault.doses, reverse=fault.doses[:1] > fault.doses[-1:])
 
 
-def test_a_training_with_faults_goes_on_and_its_true_return_is_measured(tmp_path: Path) -> None:
+def test_a_training_with_faults_goes_on_and_its_true_return_is_measured(
+    tmp_path: Path, quick_measurements: None
+) -> None:
     faults = [{"kind": "reward_offset", "dose": 1000.0}, {"kind": "obs_noise", "dose": 2}, {"kind": "dying_agents"}]
     kwargs = {"env": SPREAD, "env_kwargs": SHORT, "faults": faults}
     flags: dict[str, Any] = {"env": "benchmarks.faults:distorted", "env__kwargs": kwargs, "env__num_envs": 8}

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="look
 
 
 @pytest.fixture(autouse=True)
-def small_and_somewhere_else(quick_baselines: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_and_somewhere_else(quick_measurements: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
 

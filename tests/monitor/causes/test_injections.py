@@ -192,7 +192,7 @@ def trained(path: Path, run: Run) -> Case:
     return read_case(path / "run")
 
 
-@pytest.mark.usefixtures("always_probing")
+@pytest.mark.usefixtures("always_probing", "few_contributions")
 @pytest.mark.parametrize("name", RUNS)
 def test_injected_fault_is_named_first_at_its_place_and_not_without_its_function(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -221,7 +221,7 @@ HEALTHY = {
 }
 
 
-@pytest.mark.usefixtures("always_probing")
+@pytest.mark.usefixtures("always_probing", "few_contributions")
 @pytest.mark.parametrize("name", HEALTHY)
 def test_nothing_is_named_in_healthy_runs_that_look_ill(name: str, tmp_path: Path) -> None:
     found = diagnose(trained(tmp_path, HEALTHY[name]))

@@ -20,7 +20,7 @@ from marl_stable.monitor.case import CAUSES, Case
 from marl_stable.monitor.diagnosis import diagnose
 from tests.monitor.causes.trainings import OFF, ON, PROBE, SPREAD
 
-pytestmark = pytest.mark.usefixtures("always_probing")
+pytestmark = pytest.mark.usefixtures("always_probing", "few_contributions")
 MATCH, AIM, REMEMBER = PROBE + "Match", PROBE + "Aim", PROBE + "Remember"
 SHORT = {**ON, "total_steps": 2_400}
 OURS = {

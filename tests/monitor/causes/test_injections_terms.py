@@ -46,7 +46,7 @@ def run(court: str, flags: Mapping[str, Any]) -> Run:
     return Run("", flags, f"{courts.__name__}:{court}")
 
 
-@pytest.mark.usefixtures("always_probing")
+@pytest.mark.usefixtures("always_probing", "few_contributions")
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_fault_of_terms_is_named_first_and_not_without_its_function(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -63,7 +63,7 @@ def test_a_fault_of_terms_is_named_first_and_not_without_its_function(
     assert all(entry["cause"] != pair.cause for entry in diagnose(case)["findings"])
 
 
-@pytest.mark.usefixtures("always_probing")
+@pytest.mark.usefixtures("always_probing", "few_contributions")
 @pytest.mark.parametrize("name", PAIRS)
 def test_its_sound_twin_is_not_accused(name: str, tmp_path: Path) -> None:
     pair = PAIRS[name]
