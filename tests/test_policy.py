@@ -21,7 +21,7 @@ from marl_stable.config import NetworkConfig
 from marl_stable.envs import catalog
 from marl_stable.policy import Loaded, Policy
 from marl_stable.types import Box, Discrete, EnvSpec, Group
-from tests.runs import ROOT, assert_equal, train
+from tests.runs import ROOT, assert_equal, measure_little, train
 
 CPU = torch.device("cpu")
 
@@ -154,7 +154,9 @@ def test_what_does_not_fit_is_refused_in_one_sentence(observations: Any, masks: 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("policy") / "run"
-    assert train(path, "--quiet", "--algo.lr", "0.05") == 0
+    with pytest.MonkeyPatch.context() as patched:
+        measure_little(patched)
+        assert train(path, "--quiet", "--algo.lr", "0.05") == 0
     return path
 
 

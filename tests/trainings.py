@@ -49,7 +49,6 @@ if deed in ("wait", "stubborn", "deaf"):
         os.kill(os.getppid(), signal.SIGINT)
     while True:
         time.sleep(0.01)
-time.sleep(0.3)
 end(deed, 0 if deed == "finished" else 3)
 """
 

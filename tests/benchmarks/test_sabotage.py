@@ -296,7 +296,7 @@ def trained(folder: Path, **more: Any) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def test_a_fault_is_planted_once_and_from_its_onset_on(tmp_path: Path) -> None:
+def test_a_fault_is_planted_once_and_from_its_onset_on(tmp_path: Path, quick_measurements: None) -> None:
     healthy = trained(tmp_path / "healthy")
     calls: list[int] = []
     advance = Training.advance
