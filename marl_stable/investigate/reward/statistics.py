@@ -17,7 +17,7 @@ from marl_stable.normalize import robust
 FAR = 50.0  # robust deviations from the median, beyond which a reward is far out
 ALIKE = 3.0  # those that differ by less than this factor are one event that is rare, not accidents
 ABSURD = 1e5  # beyond it even they are no event
-FATED = 0.5  # share of such events that come whatever is done, from which they are accidents after all
+FATED, SCATTERED = 0.5, 0.25  # share of such events that come whatever is done, accidents therefore; of the episode
 RARE = 0.02  # share of the steps that accidents take at most
 SHARED = 1e-6
 
@@ -168,13 +168,13 @@ def _off(play: Played, n: int, k: int, median: float, scale: float) -> Floats:
 def _fated(here: Bools, there: Bools, live: Bools) -> bool:
     """Whether what lies far out, `(T, E)`, comes at the same moments in a play in which everybody acts otherwise.
 
-    Not so where it comes at a set time, as a reward does that is paid at an episode's end.
+    Not so where it comes at about one time, as what follows from a beginning does, or is paid at an end.
     """
     steps = min(len(here), len(there))
     asked = here[:steps] & live[:steps]
     same = asked & there[:steps]
     times = np.flatnonzero(same.any(1))
-    return bool(same.sum() > FATED * asked.sum()) and len(times) > FATED * same.sum()
+    return bool(same.sum() > FATED * asked.sum()) and int(np.ptp(times)) > SCATTERED * steps
 
 
 def _alike(far: Floats) -> bool:

@@ -218,10 +218,11 @@ def test_events_that_are_alike_are_accidents_where_they_come_whatever_is_done() 
     assert statistics.outlier(made(reward), who, made(other[:50])) is not None  # which ended sooner
 
 
-def test_what_is_paid_at_a_set_time_is_no_accident() -> None:
+@pytest.mark.parametrize("moments", [(-1, slice(None)), ([0, 1, 2, 0, 1], [3, 3, 3, 7, 7])], ids=["end", "beginning"])
+def test_what_is_paid_at_about_one_time_is_no_accident(moments: Any) -> None:
     reward, other = RNG.normal(size=(2, 100, 20, 1, 1))
     who = roster(games.Constant(1).spec)._replace(agents=("a",), has=np.ones((1, 1), bool))
-    reward[-1] = other[-1] = 5_000.0
+    reward[moments] = other[moments] = 5_000.0
     assert statistics.outlier(made(reward), who, made(other)) is None
 
 
