@@ -21,7 +21,7 @@ from marl_stable.envs import catalog
 
 TAUGHT = (
     *("progress, adversary", "glitch, tag", "ignored, navigation", "speed, simple", "potential, navigation"),
-    *("glitch, push", "progress, dropout", "potential, dropout", "little effort, line"),
+    *("glitch, push", "progress, dropout", "potential, dropout"),
 )
 """New tasks where the first verdict was wrong: what was changed because of them makes them part of the building."""
 ALL = flawed(True) | flawed(False) | sound(True) | sound(False) | later() | newest()

@@ -142,11 +142,11 @@ def newest() -> dict[str, Design]:
             "shaping by the difference of a potential",
             built_on=False,
         ),
-        "little effort, line": Design(
+        "unfelt effort, line": Design(
             LINE,
-            None,
+            "reward_term_dominates",
             lambda m: {"line": m.reward, "effort": -0.02 * moves(m)},
-            "effort costs a little",
-            built_on=False,
+            "effort costs so little that nobody feels it (meant to be sound, until the verdict said so)",
+            built_on=True,
         ),
     }

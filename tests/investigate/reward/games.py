@@ -126,15 +126,6 @@ class Dominated(Line):
         return [-0.001 * distance(after), -push.square()]
 
 
-class LittleEffort(Line):
-    """A push costs next to nothing: sound."""
-
-    names = ("near", "effort")
-
-    def paid(self, before: Tensor, after: Tensor, push: Tensor) -> list[Tensor]:
-        return [-distance(after), -0.001 * push.square()]
-
-
 class Fight(Line):
     names = ("near", "far")
 

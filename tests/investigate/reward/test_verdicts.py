@@ -21,9 +21,7 @@ def causes(game: type[games.Line], **players: Any) -> list[str]:
     return [finding.cause for finding in verdicts.judge(gather(arena(game), players))]
 
 
-@pytest.mark.parametrize(
-    "game", [games.Line, games.Whole, games.Sparse, games.Potential, games.Shared, games.LittleEffort]
-)
+@pytest.mark.parametrize("game", [games.Line, games.Whole, games.Sparse, games.Potential, games.Shared])
 def test_nothing_is_found_where_nothing_is_wrong(game: type[games.Line]) -> None:
     assert causes(game) == []
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from marl_stable.investigate.reward.evidence import Evidence
-from marl_stable.investigate.reward.play import known
 from marl_stable.investigate.reward.verdicts.influence import moved
 from marl_stable.investigate.reward.words import found, the_term
 from marl_stable.monitor.case import Finding
 
 DOMINATES, UNFELT = 0.95, 0.01  # shares of the advantage
 FAINT = 0.1  # of the larger term's size, as a share of 0.01 is where the two have nothing to do with each other
-PRICE = 0.9  # share of a term that the actions of its own step explain, from which it is a price of acting
 DENSE = 0.9  # share of zeros above which a term is rare, and small shares are in its nature
 OPPOSED, ALIKE = -0.8, 0.3  # correlation of two terms' advantages, and the least ratio of their sizes, in a fight
 
@@ -63,16 +61,9 @@ def reward_term_dominates(x: Evidence) -> list[Finding]:
 
 
 def _to_be_felt(x: Evidence, j: int, k: int) -> bool:
-    """Whether term `j` is dense, varies, can be moved but for its size next to `k`'s, and is not meant to be small."""
+    """Whether term `j` is dense, varies and can be moved, but for its size next to `k`'s."""
     own = [int(n) for n in np.flatnonzero(x.who.has[:, j])]
     entries = [entry for entry in x.terms if entry["name"] == x.who.terms[j]]
     dense = min(entry["zero"] if entry["zero"] is not None else 1.0 for entry in entries) < DENSE
     small = [n for n in own if 0 < x.spread[n, j] < FAINT * x.spread[n, k]]
-    return dense and not _price(x, own, j) and any(moved(x, n, j) for n in small)
-
-
-def _price(x: Evidence, own: list[int], j: int) -> bool:
-    """Whether term `j` is a price of acting, of effort say: at once and wholly what was done, and never a gain."""
-    paid = known(x.random.play.terms[..., own, j])[x.random.play.live]
-    at_once = all(x.control.lag[n][j] == 0 and x.control.share[n, j] >= PRICE for n in own)
-    return at_once and bool((paid <= 0).all())
+    return dense and any(moved(x, n, j) for n in small)
