@@ -4,8 +4,7 @@ Shapes: N rows, `...` the shape of the statistics, for instance (O,) or (A, O).
 
 A plain running mean and deviation lets a single value of 1e6 push everything else to zero for the rest of the run,
 while every usual plot looks calm. Here values enter winsorised at ten deviations; where more than a fifth of a
-feature's values are beyond that for three updates in a row, it has truly changed and its statistics begin anew. Where
-rows are forgotten once they were learned from, what drifts is followed: see `follow`.
+feature's values are beyond that for three updates in a row, it has truly changed and its statistics begin anew.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from marl_stable import distributed
 WINSOR = 10.0  # deviations
 SHIFTED_SHARE, SHIFTED_UPDATES = 0.2, 3
 MEMORY = 1_000_000.0  # rows; bounded, so that late drift still moves the statistics
-DRIFTED, DRIFTED_UPDATES = 0.5, 3  # deviations from the mean of all rows, for as many updates on the same side
-MOST_DRIFTED = 2 * DRIFTED_UPDATES  # so many quiet ones let it be forgotten
 SAMPLE = 2_048  # rows from which medians are taken; sorting a whole batch would cost much of an update
 RELATIVE_FLOOR = 1e-2  # of the median deviation: below it a feature is noise on a constant
 ABSOLUTE_FLOOR = 1e-8
@@ -32,22 +29,16 @@ class RunningNorm(nn.Module):
     var: Tensor
     count: Tensor
     shifted_for: Tensor
-    drifted_for: Tensor  # updates, below 0 where values fall
     offset: Tensor  # the mean and the floored deviation in float32, as they are used; they change in place
     divisor: Tensor
 
-    def __init__(self, shape: tuple[int, ...], clip: float, follow: bool = False) -> None:
-        """`clip`: deviations. `follow`: where a mean has drifted, older rows count half with every update.
-
-        Statistics of what a replay holds must not do so: they describe old rows as well as new ones.
-        """
+    def __init__(self, shape: tuple[int, ...], clip: float) -> None:
         super().__init__()
-        self.clip, self.follow = clip, follow
+        self.clip = clip
         self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("shifted_for", torch.zeros(shape, dtype=torch.int64))
-        self.register_buffer("drifted_for", torch.zeros(shape, dtype=torch.int64))
         self.register_buffer("offset", torch.zeros(shape), persistent=False)
         self.register_buffer("divisor", torch.ones(shape), persistent=False)
         self.register_load_state_dict_post_hook(lambda *_: self._refresh())  # type: ignore[no-untyped-call]
@@ -104,22 +95,7 @@ class RunningNorm(nn.Module):
         self.shifted_for = torch.where((share > SHIFTED_SHARE) & (self.count > 0), self.shifted_for + 1, 0)
         self.count = torch.where(self.shifted_for >= SHIFTED_UPDATES, 0.0, self.count)
 
-    def _forget_where_drifted(self, mean: Tensor, n: Tensor) -> None:
-        """An update's mean may lie apart by chance, where its rows belong together: it takes several on one side.
-
-        One that is quiet makes up for one of them, since drift may come in jumps.
-        """
-        off = (mean - self.mean) / self.divisor
-        side = torch.where((off.abs() > DRIFTED) & (n > 0) & (self.count > 0), off.sign(), 0.0).to(torch.int64)
-        known = self.drifted_for
-        counted = torch.where(side * known >= 0, known + side, side).clamp(-MOST_DRIFTED, MOST_DRIFTED)
-        self.drifted_for = torch.where(side == 0, known - known.sign(), counted)
-        drifted = (side != 0) & (self.drifted_for.abs() >= DRIFTED_UPDATES)
-        self.count = torch.where(drifted, torch.minimum(self.count, torch.maximum(self.count / 2, n)), self.count)
-
     def _combine(self, mean: Tensor, var: Tensor, n: Tensor) -> None:
-        if self.follow:
-            self._forget_where_drifted(mean, n)
         total = (self.count + n).clamp_min(1)
         delta = mean - self.mean
         both = (self.var * self.count + var * n + delta.square() * self.count * n / total) / total
@@ -142,10 +118,10 @@ class ObservationNorm(RunningNorm):
     Features that say which actions are legal are no measurements: they pass as they are.
     """
 
-    def __init__(self, agents: int, features: int, mask: int, share: bool, clip: float, follow: bool = False) -> None:
+    def __init__(self, agents: int, features: int, mask: int, share: bool, clip: float) -> None:
         """`mask`: how many of the `features`, the last ones, are legal actions."""
         self.features, self.share = features - mask, share
-        super().__init__((self.features,) if share else (agents, self.features), clip, follow)
+        super().__init__((self.features,) if share else (agents, self.features), clip)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., A, O)` in deviations from the mean, legal actions untouched."""

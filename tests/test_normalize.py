@@ -81,32 +81,6 @@ def test_memory_is_bounded_so_that_late_drift_still_counts():
     assert float(norm.mean) == pytest.approx((MEMORY * before + float(late.double().sum())) / (MEMORY + 1000), rel=1e-9)
 
 
-def drifting(follow: bool, speed: float = 0.4, updates: int = 60) -> tuple[RunningNorm, float]:
-    """Statistics of two features, the first rising by `speed` deviations an update, and where it has come to."""
-    norm = RunningNorm((2,), 5.0, follow=follow)
-    for i in range(updates):
-        norm.update(normal(2_000, 2, seed=i) + torch.tensor([speed * i, 0.0]))
-    return norm, speed * (updates - 1)
-
-
-def test_what_drifts_is_followed_where_old_rows_are_not_seen_again():
-    followed, now = drifting(follow=True)
-    assert now - float(followed.mean[0]) < 2.5  # deviations of what is seen at a time; half of the way without
-    assert float(followed.divisor[0]) < 2.5
-    remembered, now = drifting(follow=False)
-    assert now - float(remembered.mean[0]) == pytest.approx(now / 2, rel=0.02)
-    assert remembered.mean[1] == followed.mean[1]
-    assert remembered.count.tolist() == [120_000, 120_000]
-    assert followed.count[1] == 120_000
-
-
-def test_an_update_that_lies_apart_by_chance_does_not_make_the_past_forgotten():
-    norm = RunningNorm((1,), 5.0, follow=True)
-    for i in range(30):
-        norm.update(normal(500, 1, seed=i) + (-1) ** (i // 2))  # two on this side, two on that
-    assert norm.count == 15_000
-
-
 # ---- outliers, holes, weights
 
 

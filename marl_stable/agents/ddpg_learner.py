@@ -77,7 +77,7 @@ class DDPGLearner(GroupLearner):
     ) -> None:
         """`joint`: S, V and the group's first column in V for a central critic, None for a local one; `shape`: slots
         and copies of the replay; `init` draws the first weights."""
-        super().__init__(group, config, joint is not None, device, replays=True)
+        super().__init__(group, config, joint is not None, device)
         self.config = c = config
         assert isinstance(c.gamma, float)
         agents, share = len(group.agents), c.share

@@ -32,14 +32,11 @@ class GroupLearner:
 
     PARTS: ClassVar[tuple[str, ...]]
 
-    def __init__(
-        self, group: Group, config: ActorCriticConfig, central: bool, device: torch.device, replays: bool
-    ) -> None:
-        """`central`: the critic sees all agents of all groups at once; `replays`: old observations are seen again."""
+    def __init__(self, group: Group, config: ActorCriticConfig, central: bool, device: torch.device) -> None:
+        """`central`: the critic sees all agents of all groups at once."""
         agents, share = len(group.agents), config.share
         self.group, self.central, self._normalize_obs = group, central, config.normalize_obs
-        norm = ObservationNorm(agents, group.obs_size, legal_features(group), share, OBS_CLIP, follow=not replays)
-        self.obs_norm = norm.to(device)
+        self.obs_norm = ObservationNorm(agents, group.obs_size, legal_features(group), share, OBS_CLIP).to(device)
 
     def _add_optimizers(
         self, actor: PolicyBody, critic: Critic, c: ActorCriticConfig, refuse: bool, watch: bool

@@ -55,7 +55,7 @@ class PPOLearner(GroupLearner):
         watch: bool,
     ) -> None:
         """`joint`: S for a central critic, None for a local one; `shape`: (T, E); `init` draws the first weights."""
-        super().__init__(group, config, joint is not None, device, replays=False)
+        super().__init__(group, config, joint is not None, device)
         agents, share = len(group.agents), config.share
         self.config, self.turn_based = config, turn_based
         self.actor = Actor(group, config.actor_network.over(config.network), share, config.squash, init).to(device)
