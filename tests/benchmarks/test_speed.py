@@ -124,10 +124,10 @@ def test_updates_of_a_crowd_are_timed_again_and_again(share: bool) -> None:
     assert update() > 0
 
 
-def test_a_replays_bytes_are_those_of_its_tensors_and_are_found_in_the_process() -> None:
+def test_a_replays_bytes_are_those_of_its_tensors_and_are_found_in_a_new_process() -> None:
     per_step = 3 * (2 * 18 * 4 + 8 + 4 + 3)  # observations twice, an action, a reward, three flags
     assert replay.computed(100_000) == 100_000 * per_step
-    assert replay._growth(100_000) == pytest.approx(100_000 * per_step, rel=0.1)
+    assert replay.measured(100_000) == pytest.approx(100_000 * per_step, rel=0.1)
 
 
 def test_imports_are_timed_in_processes_of_their_own() -> None:
