@@ -16,6 +16,7 @@ from benchmarks.reward_designs.later import later
 from benchmarks.reward_designs.newest import newest
 from benchmarks.reward_designs.playing import Redesigned, Single
 from benchmarks.reward_designs.sound import sound
+from benchmarks.reward_designs.tasks import PLAYED_SINCE
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
 
@@ -25,7 +26,7 @@ TAUGHT = (
 )
 """New tasks where the first verdict was wrong: what was changed because of them makes them part of the building."""
 ALL = flawed(True) | flawed(False) | sound(True) | sound(False) | later() | newest()
-DESIGNS = {name: replace(d, built_on=d.built_on or name in TAUGHT) for name, d in ALL.items()}
+DESIGNS = {name: replace(d, built_on=d.built_on or name in TAUGHT or d.task in PLAYED_SINCE) for name, d in ALL.items()}
 
 
 def batched(design: str, num_envs: int, device: torch.device) -> Any:

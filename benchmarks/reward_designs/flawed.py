@@ -14,7 +14,6 @@ from benchmarks.reward_designs.tasks import (
     DISPERSION,
     LISTEN,
     NAVIGATION,
-    PLAYED_SINCE,
     REFERENCE,
     SIMPLE,
     SPREAD,
@@ -29,7 +28,7 @@ def flawed(built_on: bool) -> dict[str, Design]:
     """On tasks that were played while thresholds were chosen, or on others."""
 
     def d(task: str, cause: str, says: str, pay: Pay, **more: Any) -> Design:
-        return Design(task, cause, pay, says, built_on or task in PLAYED_SINCE, **more)
+        return Design(task, cause, pay, says, built_on, **more)
 
     if built_on:
         return {

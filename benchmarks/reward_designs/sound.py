@@ -13,7 +13,6 @@ from benchmarks.reward_designs.tasks import (
     BALANCE,
     DISPERSION,
     NAVIGATION,
-    PLAYED_SINCE,
     REFERENCE,
     SIMPLE,
     SPREAD,
@@ -27,7 +26,7 @@ def sound(built_on: bool) -> dict[str, Design]:
     """On tasks that were played while thresholds were chosen, or on others."""
 
     def d(task: str, says: str, pay: Pay | None = None, **more: Any) -> Design:
-        return Design(task, None, pay, says, built_on or task in PLAYED_SINCE, **more)
+        return Design(task, None, pay, says, built_on, **more)
 
     if built_on:
         return {
