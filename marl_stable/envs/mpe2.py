@@ -53,7 +53,7 @@ def unwrapped(env: Any) -> Any:
     if type(env) is not conversions.aec_to_parallel_wrapper or not type(env.unwrapped).__module__.startswith("mpe2."):
         return env
     wrappers = importlib.import_module("pettingzoo.utils.wrappers")
-    known = tuple(getattr(wrappers, name) for name in WRAPPERS)
+    known = [getattr(wrappers, name, None) for name in WRAPPERS]  # not all of them in every version
     inner = env.aec_env
     while type(inner) in known:
         inner = inner.env
