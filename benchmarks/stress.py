@@ -4,6 +4,7 @@
     python -m benchmarks.stress --only 'rate x30'  # jobs whose 'condition task algorithm arm' contains a text
     python -m benchmarks.stress --part 1/2         # every second job, for two processes at once
     python -m benchmarks.stress --wide             # a second task for each family as well
+    python -m benchmarks.stress --times 4          # conditions that learn slowly, with four times the budget
     python -m benchmarks.stress --table            # the table alone
 
 The mark (score 1) is the framework's own training without the condition, at the same budget, mean over seeds: a lower
@@ -42,6 +43,7 @@ SEEDS = 3
 STRIKES_AT = 0.4  # of the run, when an environment goes wrong
 KILLED_BETWEEN = (0.2, 0.8)
 ROOT = Path(__file__).resolve().parents[1]
+NAMED = ("condition", "task", "algo", "arm", "seed")  # what a job is called, but for its budget
 BEGIN = "import json, sys, marl_stable as ms; ms.train(**json.loads(sys.argv[1]))"
 
 
@@ -53,6 +55,7 @@ class Job(NamedTuple):
     algo: str
     arm: str
     seed: int
+    times: int = 1  # the usual budget
 
     @property
     def about(self) -> Condition:
@@ -66,15 +69,25 @@ class Job(NamedTuple):
 
     def flags(self) -> dict[str, Any]:
         """As for `ms.train`."""
-        return self.about.flags_for(self.place) | ARMS[self.arm] | {"seed": self.seed, "quiet": True}
+        return self.about.flags_for(self.place, self.times) | ARMS[self.arm] | {"seed": self.seed, "quiet": True}
 
     def key(self) -> tuple[Any, ...]:
         """What makes it the same job."""
-        return (*self, self.flags()["total_steps"])
+        return (*self[: len(NAMED)], self.flags()["total_steps"])
 
 
-def jobs(seeds: int, wide: bool = False) -> list[Job]:
+def jobs(seeds: int, wide: bool = False, times: int = 1) -> list[Job]:
     """All of them, seed by seed, so that an unfinished table is a fair one; marks are trained by default alone."""
+    if times > 1:
+        slow = [condition for condition in CONDITIONS if condition.slow]
+        marks = {condition.reference for condition in slow}
+        return [
+            Job(condition.name, *place, "default", seed, times)
+            for seed in range(1, seeds + 1)
+            for condition in CONDITIONS
+            if condition.slow or condition.name in marks
+            for place in condition.places
+        ]
     return [
         Job(condition.name, *place, arm, seed)
         for seed in range(1, seeds + 1)
@@ -86,7 +99,7 @@ def jobs(seeds: int, wide: bool = False) -> list[Job]:
 
 def key_of(entry: dict[str, Any]) -> tuple[Any, ...]:
     """:meth:`Job.key` of an entry."""
-    return tuple(entry[name] for name in (*Job._fields, "total_steps"))
+    return tuple(entry[name] for name in (*NAMED, "total_steps"))
 
 
 # ---- one job
@@ -111,7 +124,7 @@ def measured(job: Job, run: ms.Run) -> dict[str, Any]:
     found: dict[str, Any] = {"status": run.status, "reason": run.folder.metadata.get("reason", "")}
     mends = ARMS[job.arm].get("stability") != "off"
     with contextlib.suppress(UsageError):  # no checkpoint that can be loaded
-        found |= worth(run.path, job.about.scored_on(job.place), mends)._asdict()
+        found |= worth(run.path, job.about.scored_on(job.place, job.times), mends)._asdict()
     kinds = [f"{entry['kind']}: {entry['action']}" for entry in run.incidents]
     found["incidents"] = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
     return found | {"named": [finding["cause"] for finding in run.diagnose()["findings"]]}
@@ -209,13 +222,16 @@ def main() -> None:
     parser.add_argument("--only", default="", help="jobs whose 'condition task algorithm arm' contains this")
     parser.add_argument("--part", default="1/1", help="i/n: the i-th of n interleaved parts")
     parser.add_argument("--wide", action="store_true", help="a second task for each family")
+    parser.add_argument("--times", type=int, default=1, help="of the usual budget, for what learns slowly")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
     if not asked.table:
-        chosen = [job for job in jobs(asked.seeds, asked.wide) if asked.only in " ".join(map(str, job[:4]))]
+        chosen = [
+            job for job in jobs(asked.seeds, asked.wide, asked.times) if asked.only in " ".join(map(str, job[:4]))
+        ]
         for entry in run_missing(part_of(chosen, asked.part), FILE):
             told = {name: entry.get(name) for name in ("status", "value", "low", "named", "seconds")}
-            print(*(entry[name] for name in Job._fields), told, flush=True)
+            print(*(entry[name] for name in NAMED), told, flush=True)
     written = table(latest(read(FILE), key_of))
     TABLE.write_text(written, encoding="utf-8")
     print(written)

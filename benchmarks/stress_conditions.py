@@ -66,18 +66,19 @@ class Condition(NamedTuple):
     places: tuple[Place, ...] = USUAL
     wide: tuple[Place, ...] = WIDE
     mark_alone: bool = False  # only there to set a mark, not in the table
+    slow: bool = False  # whether more of the same might do: measured with larger budgets as well
 
-    def flags_for(self, place: Place) -> dict[str, Any]:
-        """What `ms.train` is told, but for seed and folder."""
+    def flags_for(self, place: Place, times: int = 1) -> dict[str, Any]:
+        """What `ms.train` is told, but for seed and folder, with so many times the usual budget."""
         task, algo = TASKS[place[0]], place[1]
-        steps = task.steps[algo]
+        steps = times * task.steps[algo]
         base = float(default_config(algo).lr)
         plain = task.env == "benchmarks.trouble:Lamps"
         env = {"env__workers": 2, "env__step_timeout": 20.0} if plain else {}
         return {
             "algo": algo,
             "env": task.env if plain else DISTORTED,
-            "env__kwargs": dict(task.kwargs) if plain else self.env_kwargs(place),
+            "env__kwargs": dict(task.kwargs) if plain else self.env_kwargs(place, times),
             "env__num_envs": task.copies,
             "total_steps": steps,
             "eval_every": 0,
@@ -88,10 +89,10 @@ class Condition(NamedTuple):
             **{f"algo__{name}": factor * base for name, factor in self.rates.items()},
         }
 
-    def env_kwargs(self, place: Place) -> dict[str, Any]:
+    def env_kwargs(self, place: Place, times: int = 1) -> dict[str, Any]:
         """The arguments of the distorted environment."""
         task = TASKS[place[0]]
-        length = task.steps[place[1]] // task.copies  # of the run, in steps of a copy
+        length = times * task.steps[place[1]] // task.copies  # of the run, in steps of a copy
         kwargs = FAULTS[self.fault].kwargs(task.env, task.kwargs, onset=int(self.onset * length))
         for fault in kwargs["faults"]:
             if fault["kind"] == "obs_drift":
@@ -99,20 +100,20 @@ class Condition(NamedTuple):
             fault |= self.options
         return kwargs
 
-    def scored_on(self, place: Place) -> EnvConfig:
+    def scored_on(self, place: Place, times: int = 1) -> EnvConfig:
         """Where the policy is scored: as it was trained at the end, but for faults of the reward."""
         task = TASKS[place[0]]
         if task.env == "benchmarks.trouble:Lamps":
             return EnvConfig(id=task.env, kwargs=dict(task.kwargs))
-        played = task.steps[place[1]] // task.copies
-        kwargs = self.env_kwargs(place) | {"score": self.true_reward}
+        played = times * task.steps[place[1]] // task.copies
+        kwargs = self.env_kwargs(place, times) | {"score": self.true_reward}
         return EnvConfig(id=DISTORTED, kwargs=kwargs | ({"began_at": played} if kwargs["faults"] else {}))
 
 
 def _deep(layers: int) -> Condition:
     flags = {"algo__network__hidden": (64,) * layers}
     causes = ("vanishing_gradients", "exploding_gradients", "activation_growth")
-    return Condition(17, f"deep network, {layers} layers", flags=flags, explained_by=causes, may_stop=True)
+    return Condition(17, f"deep network, {layers} layers", flags=flags, explained_by=causes, may_stop=True, slow=True)
 
 
 def _fast(name: str, field: str) -> Condition:
@@ -133,18 +134,18 @@ CONDITIONS = [
     Condition(2, "reward huge", "reward_huge"),
     Condition(3, "reward offset", "reward_offset"),
     Condition(4, "rare spike", "reward_spike"),
-    Condition(5, "noisy reward", "reward_noise"),
-    Condition(6, "delayed reward", "reward_delay"),
-    Condition(7, "sparse reward", "reward_sparse"),
-    _flipped("reward shift", onset=0.5, reference="flipped"),
+    Condition(5, "noisy reward", "reward_noise", slow=True),
+    Condition(6, "delayed reward", "reward_delay", slow=True),
+    Condition(7, "sparse reward", "reward_sparse", slow=True),
+    _flipped("reward shift", onset=0.5, reference="flipped", slow=True),
     _flipped("flipped", mark_alone=True),
     Condition(9, "observation scale", "obs_scale"),
     Condition(10, "constant features", "obs_constant"),
-    Condition(11, "irrelevant noise", "obs_noise"),
+    Condition(11, "irrelevant noise", "obs_noise", slow=True),
     Condition(12, "NaN observation", "obs_nan"),
     Condition(13, "infinite reward", "reward_inf"),
     Condition(14, "NaN sensor", "obs_nan_sensor", onset=0.3, explained_by=("observation_non_finite",), may_stop=True),
-    Condition(15, "drifting observation", "obs_drift"),
+    Condition(15, "drifting observation", "obs_drift", slow=True),
     Condition(16, "tiny action range", "action_range", places=IN_BOX, wide=()),
     _deep(8),
     _deep(12),
@@ -153,7 +154,7 @@ CONDITIONS = [
     _fast("actor's rate x30", "actor_lr"),
     _fast("critic's rate x30", "critic_lr"),
     Condition(20, "rate / 100", rates={"lr": 0.01}, explained_by=("learning_rate_too_low",), may_stop=True),
-    Condition(21, "long horizon", "long_horizon", flags=FEW, reference="horizon", places=SPREAD, wide=()),
+    Condition(21, "long horizon", "long_horizon", flags=FEW, reference="horizon", places=SPREAD, wide=(), slow=True),
     Condition(
         21, "horizon", "long_horizon", flags=FEW | {"algo__gamma": "auto"}, places=SPREAD, wide=(), mark_alone=True
     ),

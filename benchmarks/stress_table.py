@@ -52,12 +52,12 @@ def marks_of(entries: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], fl
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 
-def table(entries: list[dict[str, Any]]) -> str:
-    """The results as Markdown, of the budgets that hold now."""
-    entries = [entry for entry in entries if entry["total_steps"] == TASKS[entry["task"]].steps[entry["algo"]]]
+def table(everything: list[dict[str, Any]]) -> str:
+    """The results as Markdown: with the usual budgets, and beside them those of larger ones."""
+    entries = _with(everything, 1)
     marks = marks_of(entries)
     of_arms = {arm: _strata(entries, marks, arm) for arm in ARMS}
-    commits = sorted({str(entry["commit"])[:10] for entry in entries})
+    commits = sorted({str(entry["commit"])[:10] for entry in everything})
     lines = [
         "Score: 0 is the better of random play and the best constant action, 1 the framework's own training without "
         "the condition at the same budget (mean over seeds); interquartile mean over tasks and seeds, 95% stratified "
@@ -71,9 +71,47 @@ def table(entries: list[dict[str, Any]]) -> str:
         "",
         *(_total(arm, strata, entries) for arm, strata in of_arms.items() if strata),
         "",
+        *_slow_lines(everything),
         f"Commits: {', '.join(commits)}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _with(entries: Iterable[dict[str, Any]], times: int) -> list[dict[str, Any]]:
+    """Those with so many times the usual budget."""
+    return [entry for entry in entries if _budgets(entry) == times]
+
+
+def _budgets(entry: dict[str, Any]) -> float:
+    return float(entry["total_steps"] / TASKS[entry["task"]].steps[entry["algo"]])
+
+
+def _slow_lines(everything: list[dict[str, Any]]) -> list[str]:
+    """What larger budgets give the default; the marks are trained as long."""
+    lines: list[str] = []
+    for times in sorted({int(n) for n in map(_budgets, everything) if n > 1}):
+        usual, larger = (_by_condition(_with(everything, n)) for n in (1, times))
+        lines += [
+            f"With {times} times the budget, for conditions and marks alike (`--times {times}`), the default alone:",
+            "",
+            "| # | condition | usual budget | larger budget | interval | runs |",
+            "|---|---|---|---|---|---|",
+        ]
+        for condition in CONDITIONS:
+            if chosen := larger.get(condition.name):
+                before = f"{iqm(np.concatenate(was)):.2f}" if (was := usual.get(condition.name)) else ""
+                told = f"{before} | {_figures(chosen)} | {sum(map(len, chosen))}"
+                lines.append(f"| {condition.number} | {condition.name} | {told} |")
+        lines.append("")
+    return lines
+
+
+def _by_condition(entries: list[dict[str, Any]]) -> dict[str, list[list[float]]]:
+    """The default's strata of every condition."""
+    found: dict[str, list[list[float]]] = {}
+    for (name, *_), scores in _strata(entries, marks_of(entries), "default").items():
+        found.setdefault(name, []).append(scores)
+    return found
 
 
 def _strata(entries: list[dict[str, Any]], marks: dict[tuple[str, str, str], float], arm: str) -> Strata:

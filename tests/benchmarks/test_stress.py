@@ -154,6 +154,17 @@ def test_drift_moves_ten_times_in_a_run_and_deaths_set_their_own_mark() -> None:
     assert pair[1] == pair[0] | {"garbage": 0.0}
 
 
+def test_slow_conditions_and_their_marks_are_trained_longer() -> None:
+    longer = jobs(1, times=4)
+    assert {job.condition for job in longer} >= {"clean", "flipped", "horizon", "noisy reward", "delayed reward"}
+    assert {job.arm for job in longer} == {"default"}
+    (drift,) = (job for job in longer if job.condition == "drifting observation" and job.algo == "mappo")
+    flags = drift.flags()
+    assert flags["total_steps"] == 1_200_000
+    assert flags["env__kwargs"]["faults"][0]["period"] == 1_200_000 // 256 // 10
+    assert drift.key() != drift._replace(times=1).key()
+
+
 def test_rates_are_multiples_of_the_algorithms_own() -> None:
     flags = BY_NAME["actor's rate x30"].flags_for(("speaker", "maddpg"))
     assert flags["algo__actor_lr"] == pytest.approx(0.09)
@@ -230,6 +241,19 @@ def test_the_table_shows_what_there_is() -> None:
     assert "reward huge" not in written
     assert "worst decile 0.20 on average" in written
     assert "- plain: IQM 0.10" in written
+
+
+def test_larger_budgets_stand_apart_with_marks_of_their_own() -> None:
+    entries = [
+        entry("clean", 10.0),
+        entry("noisy reward", 4.0),
+        entry("clean", 20.0, total_steps=1_200_000),
+        *(entry("noisy reward", 18.0, seed=seed, total_steps=1_200_000) for seed in (1, 2)),
+    ]
+    written = table(entries)
+    assert "| 5 | noisy reward | 0.40 | 0.40 to 0.40 | 1 of 1 |" in written
+    assert "| 5 | noisy reward | 0.40 | 0.90 | 0.90 to 0.90 | 2 |" in written
+    assert "budget" not in table(entries[:2]).replace("at the same budget", "")
 
 
 def test_only_what_did_not_learn_asks_for_an_explanation() -> None:
