@@ -145,12 +145,12 @@ class MADDPGConfig(ActorCriticConfig):
     normalize_value: bool = False
     """Not used: rewards are normalised instead, which keeps target networks in the same units."""
     action_penalty: float = 1e-2
-    network: NetworkConfig = NetworkConfig(norm="none", activation="relu")
+    network: NetworkConfig = NetworkConfig(activation="relu")
     buffer_size: int = 500_000
     """Environment steps that the replay holds."""
-    batch_size: int = 512
+    batch_size: int = 256
     """Steps drawn from the replay for each update."""
-    steps_per_update: int = 64
+    steps_per_update: int = 32
     """Environment steps collected for each update. Fewer: more learning from each step, and slower."""
     train_every: int = 2_560
     """Environment steps between rounds of updates, which are also the logged iterations."""
