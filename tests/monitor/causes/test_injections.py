@@ -85,7 +85,9 @@ RUNS = {
         sabotage="targets_are_current",
         slack=0.6,
     ),
-    "old data": Run("stale_replay", OFF, PROBE + "Match", sabotage="stale_replay", onset=100),
+    "old data": Run(
+        "stale_replay", OFF | {"algo__lr": 1e-3}, PROBE + "Match", sabotage="stale_replay", onset=100, slack=0.4
+    ),
     "one network": Run("identical_policies", ON, f"{__file__}:parts", sabotage="identical_agents"),
 }
 

@@ -48,7 +48,7 @@ GRU = {"algo__network__recurrent": "gru"}
 BATCH = {"algo__network__norm": "batch"}
 RUNS = {
     "fast, on": Run("learning_rate_too_high", SHORT | {"algo__lr": 1.0}),
-    "fast, off": Run("learning_rate_too_high", OFF, sabotage="learning_rate_high", dose=100),
+    "fast, off": Run("learning_rate_too_high", OFF, sabotage="learning_rate_high", dose=1_000),
     "slow, on": Run("learning_rate_too_low", SHORT | {"algo__lr": 1e-7}),
     "slow, off": Run("learning_rate_too_low", OFF | {"algo__lr": 1e-7}),
     "spike, on": Run("exploding_gradients", SHORT | UNCLIPPED, sabotage="gradient_spike", onset=1_600),
