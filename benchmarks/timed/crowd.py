@@ -78,9 +78,9 @@ def update_seconds(agents: int, share: bool = True, algo: str = "ippo", **settin
     config = replace(default_config(algo), gamma=0.95, batch_size=BATCH, share=share, **settings)
     updates = 1
     if isinstance(config, MADDPGConfig):
-        updates, each = UPDATES, BATCH // UPDATES
-        small = {"batch_size": REPLAYED, "train_every": BATCH, "steps_per_update": each, "buffer_size": 10 * BATCH}
-        config = replace(config, warm_up=0, **small)
+        updates = UPDATES
+        config = replace(config, batch_size=REPLAYED, buffer_size=10 * BATCH, warm_up=0)
+        config = replace(config, train_every=BATCH, steps_per_update=BATCH // UPDATES)
     env = Crowd(agents, COPIES, device)
     agent = algorithm(algo)(env.spec, config, COPIES, device, seed=1)
     obs = env.reset(1)

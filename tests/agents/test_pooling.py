@@ -70,9 +70,10 @@ class Dying:
 
 def made(env: Any, algo: str, **settings: Any) -> MAPPO | MADDPG:
     """An agent that pools, for batches of 80 or updates after 96 steps."""
+    few: dict[str, Any] = {"batch_size": 80, "critic_input": "pool"}
     if algo == "mappo":
-        return make_agent(env, algo, **({"batch_size": 80, "critic_input": "pool"} | settings))
-    small = {"train_every": 96, "warm_up": 96, "buffer_size": 960, "critic_input": "pool"}
+        return make_agent(env, algo, **(few | settings))
+    small: dict[str, Any] = {"train_every": 96, "warm_up": 96, "buffer_size": 960, "critic_input": "pool"}
     return make_ddpg(env, algo, **(small | settings))
 
 
@@ -82,6 +83,15 @@ def started(name: str, algo: str, **settings: Any) -> tuple[MAPPO | MADDPG, Batc
     agent, obs = made(env, algo, **settings), env.reset(1)
     agent.initialize_statistics(obs)
     return agent, env, obs
+
+
+def given(agent: MAPPO | MADDPG, seen: Tensor, action: Tensor | None = None) -> Tensor:
+    """What the critic of the only group is given where all are there: `seen (B, A, O)` and `action (B, A, U)`."""
+    alive = torch.ones(seen.shape[:2])
+    if isinstance(agent, MAPPO):
+        return agent._joint({"agent": seen}, {"agent": alive})
+    assert action is not None
+    return agent._joint({"agent": (seen, action, alive)}).seen(agent.learners["agent"].pooled)
 
 
 # ---- which algorithms
@@ -109,6 +119,7 @@ def test_side_by_side_is_the_default(algo: str):
 def test_who_is_there_comes_from_who_acts_and_who_goes_on():
     env = Dying(make(SPREAD, 8, CPU, max_cycles=7), left=0.0)
     agent = made(env, "mappo")
+    assert isinstance(agent, MAPPO)
     _, steps = collect(agent, env, env.reset(1))  # type: ignore[arg-type]
     rollout = agent.learners["agent"].rollout
     (last,) = rollout.final_obs
@@ -127,36 +138,36 @@ def test_who_is_there_comes_from_who_acts_and_who_goes_on():
 def test_where_turns_are_taken_everybody_is_there():
     env = Relay(8, CPU)
     agent = made(env, "mappo")
+    assert isinstance(agent, MAPPO)
     collect(agent, env, env.reset(1))
     rollout = agent.learners["agent"].rollout
     assert rollout.alive.float().mean() == 0.5
     joint = agent._joint({"agent": rollout.obs}, {"agent": rollout.present()[: len(rollout.obs)]})
     assert joint[..., -2:].eq(1).all()
     off_policy = made(env, "maddpg", train_every=96, warm_up=0)
+    assert isinstance(off_policy, MADDPG)
     collect(off_policy, env, env.reset(1))
     _, _, now, then = off_policy._situation(torch.arange(64), 0.0)
     assert now.present.eq(1).all()
     assert then.present.eq(1).all()
 
 
-@pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize("name", [SPREAD, TAG])
+@pytest.mark.parametrize(("name", "share"), [(SPREAD, False), (TAG, True)])
 @pytest.mark.parametrize("algo", ["mappo", "maddpg"])
 def test_what_the_dead_leave_behind_changes_nothing(algo: str, name: str, share: bool):
     """Bit for bit, with garbage where they were; statistics of observations know only who lives."""
     found = []
-    for left in (0.0, 1e6, -3.0):
+    for left in (0.0, 1e6):
         env = Dying(make(name, 8, CPU, max_cycles=7), left)
         agent, obs = made(env, algo, share=share), env.reset(1)
         agent.initialize_statistics(env.env.reset(1))
         losses = []
-        for _ in range(3):
+        for _ in range(2):
             obs, _ = collect(agent, env, obs)  # type: ignore[arg-type]
             stats = update(agent)
             losses.append({tag: stats[tag] for tag in ("losses/critic", "losses/actor")})
         found.append((losses, {n: x.critic.state_dict() for n, x in agent.learners.items()}))
-    assert_same(found[0], found[1])
-    assert_same(found[0], found[2])
+    assert_same(*found)
 
 
 @pytest.mark.parametrize("algo", ALGOS)
@@ -168,12 +179,7 @@ def test_an_agents_value_does_not_hang_on_the_order_of_others(algo: str):
         learner, draw = agent.learners["agent"], torch.Generator().manual_seed(0)
         seen, action = torch.randn(20, 3, 18, generator=draw), torch.randn(20, 3, 5, generator=draw)
         for order in ((0, 1, 2), (0, 2, 1)):
-            x, a, alive = seen[:, order], action[:, order], torch.ones(20, 3)
-            if isinstance(agent, MAPPO):
-                given = agent._joint({"agent": x}, {"agent": alive})
-            else:
-                given = agent._joint({"agent": (x, a, alive)}).seen(learner.pooled)
-            values[kind, order] = learner.critic(given)[..., 0]
+            values[kind, order] = learner.critic(given(agent, seen[:, order], action[:, order]))[..., 0]
     torch.testing.assert_close(values["pool", (0, 1, 2)], values["pool", (0, 2, 1)])
     assert not torch.allclose(values["concatenate", (0, 1, 2)], values["concatenate", (0, 2, 1)])
 
@@ -182,7 +188,7 @@ def test_an_agents_value_does_not_hang_on_the_order_of_others(algo: str):
 
 
 @pytest.mark.parametrize("algo", ["maddpg", "matd3"])
-@pytest.mark.parametrize("name", [SPREAD, SPEAKER, TAG])
+@pytest.mark.parametrize("name", [SPEAKER, TAG])
 def test_actors_are_judged_by_their_own_current_action_and_the_replays_others(algo: str, name: str):
     agent, env, obs = started(name, algo)
     assert isinstance(agent, MADDPG)
@@ -198,9 +204,8 @@ def test_actors_are_judged_by_their_own_current_action_and_the_replays_others(al
             torch.testing.assert_close(found[:, a], expected, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize("name", [SPREAD, SPEAKER, TAG])
-@pytest.mark.parametrize(("norm", "block"), [("layer", "plain"), ("batch", "plain"), ("batch", "residual")])
+@pytest.mark.parametrize(("name", "share"), [(SPREAD, False), (SPEAKER, True), (TAG, True)])
+@pytest.mark.parametrize(("norm", "block"), [("layer", "plain"), ("batch", "residual")])
 @pytest.mark.parametrize("algo", ALGOS)
 def test_everything_around_works_with_it(algo: str, norm: Norm, block: Block, name: str, share: bool):
     network = NetworkConfig(hidden=(16, 16), norm=norm, block=block, activation="relu")
@@ -224,8 +229,7 @@ def test_everything_around_works_with_it(algo: str, norm: Norm, block: Block, na
             assert signals[f"stability/{tag}/critic"][group].isfinite().all()
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm"])
-@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize(("kind", "share"), [("gru", True), ("lstm", False)])
 def test_critics_with_memory_value_first_what_they_valued_when_they_were_asked(kind: Any, share: bool):
     """Before any step, values within chunks are those of the whole rollout: memory starts where it was kept."""
     network = NetworkConfig(hidden=(16, 16), recurrent=kind)
@@ -268,7 +272,8 @@ def learned(game: type[Probe], algo: str, iterations: int, **settings: Any) -> t
     if algo == "mappo":
         agent: MAPPO | MADDPG = make_agent(env, algo, gamma=GAMMA, critic_input="pool", **settings)
     else:
-        quick = {"lr": 5e-3, "tau": 0.1, "gamma": GAMMA, "normalize_reward": False, "critic_input": "pool"}
+        quick: dict[str, Any] = {"lr": 5e-3, "tau": 0.1, "gamma": GAMMA, "normalize_reward": False}
+        quick["critic_input"] = "pool"
         agent = make_ddpg(env, algo, **(quick | settings))
     obs = env.reset(1)
     agent.initialize_statistics(obs)
@@ -277,23 +282,21 @@ def learned(game: type[Probe], algo: str, iterations: int, **settings: Any) -> t
 
 
 @torch.no_grad()
-def first_value(agent: MAPPO | MADDPG, env: Probe) -> Tensor:
-    """`(A,)` what the critic says of first observations and greedy actions."""
-    obs = env.reset(99)
-    learner, alive = agent.learners["agent"], torch.ones(64, env.agents)
-    seen = learner.normalized(obs["agent"])
+def first_values(agent: MAPPO | MADDPG, obs: Tensor) -> Tensor:
+    """`(B, A)` what the critic says of observations `(B, A, O)` and greedy actions."""
+    learner: Any = agent.learners["agent"]
+    seen = learner.normalized(obs)
     if isinstance(agent, MAPPO):
-        value = learner.critic(agent._joint({"agent": seen}, {"agent": alive}))
-        return learner.value_norm.inverse(value).mean(0)  # type: ignore[no-any-return,union-attr]
-    action = learner.actor.encoded(agent.policy(obs)["agent"].mode())
-    joint = agent._joint({"agent": (seen, action, alive)}).seen(pooled=True)
-    return learner.critic(joint).amin(0).mean(0)  # type: ignore[no-any-return]
+        value: Tensor = learner.value_norm.inverse(learner.critic(given(agent, seen)))
+        return value
+    action = learner.actor.encoded(agent.policy({"agent": obs})["agent"].mode())
+    least: Tensor = learner.critic(given(agent, seen, action)).amin(0)
+    return least
 
 
 @pytest.mark.parametrize(
     ("game", "algo", "iterations", "settings"),
     [
-        (Match, "mappo", 10, {}),
         (Recall, "mappo", 24, {}),
         (Endless, "mappo", 20, {"lr": 1e-2}),
         (Match, "maddpg", 12, {}),
@@ -304,19 +307,16 @@ def first_value(agent: MAPPO | MADDPG, env: Probe) -> Tensor:
 def test_values_are_the_known_ones(game: type[Probe], algo: str, iterations: int, settings: dict[str, Any]):
     agent, env = learned(game, algo, iterations, **settings)
     assert greedy_return(agent, env) == env.best_return
-    assert float(first_value(agent, env).mean()) == pytest.approx(env.value(GAMMA), rel=0.05)
+    assert float(first_values(agent, env.reset(99)["agent"]).mean()) == pytest.approx(env.value(GAMMA), rel=0.05)
 
 
 WIDE = {"network": NetworkConfig(hidden=(64, 64), activation="relu", norm="none"), "seed": 2}
 
 
-@pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize(("algo", "iterations", "settings"), [("mappo", 12, {}), ("maddpg", 16, WIDE)])
-def test_two_agents_who_see_nothing_take_different_roles(
-    algo: str, iterations: int, settings: dict[str, Any], share: bool
-):
+@pytest.mark.parametrize(("algo", "iterations", "settings"), [("mappo", 12, {}), ("maddpg", 16, WIDE)], ids=str)
+def test_two_agents_who_see_nothing_take_different_roles(algo: str, iterations: int, settings: dict[str, Any]):
     """What they see is embedded alike: the critic must know whom it judges."""
-    agent, env = learned(Roles, algo, iterations, share=share, **settings)
+    agent, env = learned(Roles, algo, iterations, **settings)
     assert greedy_return(agent, env) == env.best_return
 
 
@@ -329,23 +329,16 @@ def test_continuous_actions_reach_their_aim(algo: str):
 def test_a_turn_gets_what_is_paid_after_it():
     agent, env = learned(Relay, "mappo", 20, lr=5e-3)
     assert greedy_return(agent, env) == env.best_return
-    assert float(first_value(agent, env)[0]) == pytest.approx(env.value(GAMMA), rel=0.05)  # whose turn is the first
+    value = first_values(agent, env.reset(99)["agent"])[:, 0]  # whose turn is the first
+    assert float(value.mean()) == pytest.approx(env.value(GAMMA), rel=0.05)
 
 
 @pytest.mark.parametrize("algo", ["mappo", "maddpg"])
 def test_what_only_others_see_is_learned_from_means(algo: str):
     """Each of three agents is paid for the mean of what all see: its own sight alone would explain a third of it."""
     agent, env = learned(Mean, algo, 20, lr=5e-3)
-    learner = agent.learners["agent"]
     obs = env.reset(7)["agent"]
-    seen, alive = learner.normalized(obs), torch.ones(64, 3)
-    with torch.no_grad():
-        if isinstance(agent, MAPPO):
-            normal = learner.critic(agent._joint({"agent": seen}, {"agent": alive}))
-            value = learner.value_norm.inverse(normal)  # type: ignore[union-attr]
-        else:
-            action = learner.actor.encoded(agent.policy({"agent": obs})["agent"].mode())
-            value = learner.critic(agent._joint({"agent": (seen, action, alive)}).seen(pooled=True))[0]
+    value = first_values(agent, obs)
     expected = obs.mean(1).expand(-1, 3)
     error = (value - expected).square().mean() / expected.var()
     assert float(error) < 0.05

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl_stable.config import NetworkConfig
+from marl_stable.config import Block, NetworkConfig, Norm
 from marl_stable.networks.batchnorm import BatchNorm, BatchNorms
 from marl_stable.networks.body import multiply_in_bf16
 from marl_stable.networks.critics import CentralCritic, PooledCritic, PooledQ
@@ -21,9 +21,11 @@ B = 6
 GROUPS = (Members("many", 4, 3), Members("few", 2, 5), Members("one", 1, 2))
 WIDTH = sum(g.agents * g.obs_size for g in GROUPS)
 ACTING = (Members("many", 4, 3, 2), Members("few", 2, 5, 1), Members("one", 1, 2, 2))
+NORMS: tuple[Norm, ...] = ("none", "layer", "batch")
+BLOCKS: tuple[Block, ...] = ("plain", "residual")
 CONFIGS = [
     NetworkConfig(hidden=hidden, norm=norm, block=block, activation="silu", final_init=None)
-    for hidden, norm, block in product([(8,), (8, 6)], ("none", "layer", "batch"), ("plain", "residual"))
+    for hidden, norm, block in product([(8,), (8, 6)], NORMS, BLOCKS)
 ]
 
 
@@ -127,10 +129,10 @@ def test_what_agents_that_do_not_count_leave_behind_changes_nothing(garbage: flo
     net, (obs, action, counts) = network(CONFIGS[1], own, ACTING), inputs(ACTING)
     found = []
     for left in (0.0, garbage):
-        kinds = [
+        saw, did = (
             [torch.where(c.unsqueeze(-1) > 0, x, left) for x, c in zip(k, counts, strict=True)] for k in (obs, action)
-        ]
-        value = net(joint(*kinds, counts))
+        )
+        value = net(joint(saw, did, counts))
         loss = (value * counts[own]).square().sum()
         found.append((value, *torch.autograd.grad(loss, list(net.parameters()))))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
@@ -210,8 +212,9 @@ def test_gradients_and_statistics_of_batch_norm_are_those_of_who_counts():
     norms.take_in(joint(obs, action, counts), learned, 100)
     encoders = net.hidden[0]
     assert isinstance(encoders, Encoders)
-    for g, encoder in enumerate(encoders.encoders):
-        linear, norm, _ = encoder  # type: ignore[misc]
+    for g in range(3):
+        linear, norm = encoders.get_submodule(f"encoders.{g}.0"), encoders.get_submodule(f"encoders.{g}.1")
+        assert isinstance(norm, BatchNorm)
         there = linear(obs[g][counts[g] > 0])
         torch.testing.assert_close(norm.mean, there.mean(0))
         torch.testing.assert_close(norm.var, there.var(0, correction=0))
@@ -233,6 +236,5 @@ def test_hidden_layers_multiply_in_bfloat16_where_asked():
     rounded = net(seen)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).abs().max() < 0.1 * exact.abs().max()
-    encoders, joining = net.hidden[:2]
-    assert all(m.bf16 for part in (encoders, joining) for m in part.modules() if isinstance(m, Linear))
+    assert all(m.bf16 for m in net.hidden.modules() if isinstance(m, Linear))
     assert not net.final.bf16
