@@ -167,7 +167,7 @@ def test_what_the_dead_leave_behind_changes_nothing(algo: str, name: str, share:
             stats = update(agent)
             losses.append({tag: stats[tag] for tag in ("losses/critic", "losses/actor")})
         found.append((losses, {n: x.critic.state_dict() for n, x in agent.learners.items()}))
-    assert_same(*found)
+    assert_same(found[0], found[1])
 
 
 @pytest.mark.parametrize("algo", ALGOS)
