@@ -133,12 +133,12 @@ def equal(left: Any, right: Any) -> bool:
     return bool(torch.equal(left.nan_to_num(7e30), right.nan_to_num(7e30)))
 
 
-def differences(algo: str) -> dict[str, float]:
+def differences(algo: str, **settings: Any) -> dict[str, float]:
     """Relative difference of each loss between the devices, the largest over iterations."""
     found = []
     for device in (CPU, GPU):
         with SameDraws():
-            player = Player(algo, device, compiled=False)  # what is drawn on the CPU cannot be recorded
+            player = Player(algo, device, compiled=False, **settings)  # what is drawn on the CPU cannot be recorded
             rows = []
             for _ in range(ITERATIONS):
                 player.collect()
@@ -162,9 +162,9 @@ def waits(work: Callable[[], Any]) -> int:
     return sum("called a synchronizing" in str(w.message) for w in caught)
 
 
-def waits_by_part(algo: str) -> dict[str, int]:
+def waits_by_part(algo: str, **settings: Any) -> dict[str, int]:
     """Waits in each part of an iteration that has run before."""
-    player = Player(algo, GPU)
+    player = Player(algo, GPU, **settings)
     for _ in range(WARM_UP):
         player.collect()
         player.learn()

@@ -65,6 +65,17 @@ def crowds(rounds: int) -> list[Row]:
     return rows
 
 
+def critics(rounds: int) -> list[Row]:
+    """Milliseconds of an update per agent with critics that pool over agents, beside ones that see all side by side."""
+    rows = []
+    for algo in ("mappo", "maddpg"):
+        pairs = [(agents, kind) for agents in CROWDS for kind in ("pool", "concatenate")]
+        seconds = in_turn(rounds, *(update_seconds(n, algo=algo, critic_input=kind) for n, kind in pairs))
+        for agents, pooled, side_by_side in zip(CROWDS, seconds[::2], seconds[1::2], strict=True):
+            rows.append(Row(f"{agents} agents, {algo}", 1e3 * pooled, "concatenate {}", 1e3 * side_by_side, digits=2))
+    return rows
+
+
 def waits(rounds: int) -> list[Row]:
     """Seconds until something happens, beside what they are meant to be at most."""
     imported, with_torch, logged = in_turn(
@@ -93,6 +104,7 @@ def report(rounds: int, ratios_only: bool) -> list[str]:
     tables: dict[str, Callable[[], list[Row]]] = {
         "work | steps/s | beside | ratio": lambda: work(rounds),
         "an update of IPPO, per agent | ms | beside | ratio": lambda: crowds(rounds),
+        "an update per agent, `--algo.critic-input pool` | ms | beside | ratio": lambda: critics(rounds),
         "wait | s | beside | ratio": lambda: waits(rounds),
         "memory | MB | beside | ratio": memory,
     }

@@ -61,6 +61,14 @@ class Rollout:
         """`(T + 1 + K, E, A, O)`: every observation that needs a value, final ones last."""
         return torch.cat([self.obs, *(x.unsqueeze(0) for x in self.final_obs.values())])
 
+    def present(self) -> Tensor:
+        """`(T + 1 + K, E, A)`: of every observation in `all_obs`, whether its agent was there, to go on or be cut off.
+
+        Of what no action is known to have followed, those were there who acted before and did not terminate.
+        """
+        goes_on = self.alive & ~self.terminated
+        return torch.cat([self.alive, goes_on[-1:], *(goes_on[t].unsqueeze(0) for t in self.final_obs)])
+
     def state_dict(self) -> dict[str, Any]:
         """All tensors, and final observations by step."""
         tensors = {key: value.clone() for key, value in vars(self).items() if isinstance(value, Tensor)}

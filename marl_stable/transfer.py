@@ -17,7 +17,7 @@ from marl_stable.agents.base import Agent
 from marl_stable.policy import Loaded, load_agent
 from marl_stable.types import EnvSpec, Group, UsageError
 
-MEANING = ("share", "squash", "normalize_obs", "normalize_value", "normalize_reward")
+MEANING = ("share", "critic_input", "squash", "normalize_obs", "normalize_value", "normalize_reward")
 """Settings of algorithms without which a weight means something else, though its shape may be the same."""
 UNSEEN = ("hidden", "init", "final_init")
 """Fields of a network that the shapes of its weights tell, or that only its beginning depended on."""

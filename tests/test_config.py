@@ -61,6 +61,7 @@ OUT_OF_RANGE = [
     ("--algo iddpg --algo.exploration-noise -1", "algo.exploration_noise is -1.0; it must be 0 or positive."),
     ("--algo iddpg --algo.final-noise -1", "algo.final_noise is -1.0; it must be 0 or positive."),
     ("--algo iddpg --algo.huber 0", "algo.huber is 0.0; it must be none or positive."),
+    ("--algo ippo --algo.critic-input pool", "of ippo see their own agent alone; use mappo, or concatenate."),
     ("--algo maddpg --algo.lr-schedule kl", "algo.lr_schedule is 'kl'; it must be constant, linear or cosine"),
     ("--total-steps 0", "total_steps is 0; it must be a positive number of steps."),
     ("--total-steps -5", "total_steps is -5"),

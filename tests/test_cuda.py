@@ -27,10 +27,19 @@ from tests.runs import Asked, assert_same_run
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")
 BATCH, GRU = NetworkConfig(hidden=(32,), norm="batch"), NetworkConfig(hidden=(32,), recurrent="gru")
 
+POOL = {"critic_input": "pool"}
+
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_losses_are_those_of_the_cpu(algo: str):
     assert max(differences(algo).values()) < CLOSE
+
+
+@pytest.mark.parametrize("algo", ["mappo", "maddpg", "matd3"])
+def test_so_are_those_of_critics_that_pool(algo: str):
+    assert max(differences(algo, **POOL).values()) < CLOSE
+    found = waits_by_part(algo, **POOL)
+    assert (found["collecting"], found["learning"], found["figures"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
@@ -43,11 +52,23 @@ def test_nothing_waits_for_the_device(algo: str):
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 @pytest.mark.parametrize(
-    "settings", [{}, {"share": False}, {"network": BATCH}, {"network": GRU}, {"lr_schedule": "linear"}], ids=str
+    "settings",
+    [
+        {},
+        {"share": False},
+        {"network": BATCH},
+        {"network": GRU},
+        {"lr_schedule": "linear"},
+        POOL,
+        POOL | {"network": BATCH},
+    ],
+    ids=str,
 )
 def test_recorded_updates_are_the_same_bit_for_bit(algo: str, settings: dict[str, Any]):
     if settings.get("network") is GRU and algo not in ("mappo", "ippo"):
         pytest.skip(f"{algo} has no memory")
+    if "critic_input" in settings and algo in ("ippo", "iddpg"):
+        pytest.skip(f"{algo} has nothing to pool")
     assert same_with_and_without_graphs(algo, **settings)
 
 

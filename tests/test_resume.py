@@ -104,6 +104,11 @@ VARIANTS = {
     "an actor each": ["--algo.share", "off"],
     "local critics": ["--algo", "ippo", "--algo.share", "off"],
     "with memory": [*("--algo.network.recurrent", "lstm"), *("--algo.chunk-length", "4")],  # episodes end within chunks
+    "critics that pool": ["--env", "particle/simple_tag_v3", "--algo.critic-input", "pool"],
+    "critics that pool, and agents that die": [
+        *("--env", "uneven.py:Uneven", "--env.kwargs", "{}", "--env.num-envs", "5", "--algo.critic-input", "pool"),
+        *("--algo.network.recurrent", "gru", "--algo.chunk-length", "4"),
+    ],
     "plain": ["--measures", "none", "--stability", "off"],
     "everything": [
         *("--algo.normalize-reward", "on", "--algo.lr-schedule", "kl", "--algo.target-kl", "1e-6"),

@@ -23,6 +23,7 @@ VARIANTS = {
     "maddpg": ["--algo", "maddpg", *LISTENER, '{"max_cycles": 5}'],
     "matd3": ["--algo", "matd3", *LISTENER, '{"max_cycles": 5, "continuous_actions": true}'],
     "iddpg": ["--algo", "iddpg", "--algo.share", "off", *LISTENER, '{"max_cycles": 5}'],
+    "critics that pool": ["--algo", "matd3", "--algo.critic-input", "pool", *LISTENER, '{"max_cycles": 5}'],
     "in turns": ["--algo", "maddpg", *TURNS, "--algo.train-every", "40"],  # rounds end within episodes of four steps
     "a ring that does not wrap": ["--algo", "iddpg", *TURNS, "--algo.buffer-size", "1e4"],
 }

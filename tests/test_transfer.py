@@ -112,6 +112,7 @@ DEEP = NetworkConfig((8, 8))
     [
         ((HUNTER, PREY), {"name": "ippo"}, "algo.name is ippo there and mappo here. They must be the same."),
         ((HUNTER, PREY), {"share": False}, "algo.share is off there and on here."),
+        ((HUNTER, PREY), {"critic_input": "pool"}, "algo.critic_input is pool there and concatenate here."),
         ((HUNTER, PREY), {"normalize_obs": False}, "algo.normalize_obs is off there and on here."),
         ((HUNTER, PREY), {"network": RELU}, "algo.actor_network.activation is relu there and tanh here."),
         (

@@ -1,7 +1,7 @@
 """Many agents of one group: whether what an update costs for each of them falls with their number.
 
-Their observations are as wide whatever their number is, and their critics are local (IPPO), so that nothing but the
-number of agents grows. Shapes: E copies, A agents, O features.
+Their observations are as wide whatever their number is. With local critics (IPPO) nothing else grows; critics that see
+all agents side by side grow with their number, and critics that pool do not. Shapes: E copies, A agents, O features.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from benchmarks.timed.turns import Work
-from marl_stable.agents.config import IPPOConfig
-from marl_stable.agents.ippo import IPPO
+from marl_stable.agents import algorithm
+from marl_stable.agents.config import MADDPGConfig, default_config
 from marl_stable.generators import go_on
 from marl_stable.types import Discrete, EnvSpec, Group, PerGroup, Step
 
 FEATURES, CHOICES, LENGTH = 16, 5, 25
 COPIES, BATCH = 32, 256
+REPLAYED, UPDATES = 64, 4  # rows of an off-policy update, of which so many are timed at once
 
 
 class Crowd:
@@ -71,12 +72,17 @@ class Crowd:
         return {"agent": self.seen}
 
 
-def update_seconds(agents: int, share: bool) -> Work:
-    """Seconds of an IPPO update per agent, with the defaults but for the batch."""
+def update_seconds(agents: int, share: bool = True, algo: str = "ippo", **settings: Any) -> Work:
+    """Seconds of an update per agent, with the defaults but for the batch and `settings`."""
     device = torch.device("cpu")
-    config = replace(IPPOConfig(), gamma=0.95, batch_size=BATCH, share=share)
+    config = replace(default_config(algo), gamma=0.95, batch_size=BATCH, share=share, **settings)
+    updates = 1
+    if isinstance(config, MADDPGConfig):
+        updates = UPDATES
+        config = replace(config, batch_size=REPLAYED, buffer_size=10 * BATCH, warm_up=0)
+        config = replace(config, train_every=BATCH, steps_per_update=BATCH // UPDATES)
     env = Crowd(agents, COPIES, device)
-    agent = IPPO(env.spec, config, COPIES, device, seed=1)
+    agent = algorithm(algo)(env.spec, config, COPIES, device, seed=1)
     obs = env.reset(1)
 
     def update() -> float:
@@ -87,6 +93,6 @@ def update_seconds(agents: int, share: bool) -> Work:
             obs = step.obs
         began = time.perf_counter()
         agent.update(0.0, lambda: False)
-        return (time.perf_counter() - began) / agents
+        return (time.perf_counter() - began) / (agents * updates)
 
     return update

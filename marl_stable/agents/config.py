@@ -13,6 +13,9 @@ from marl_stable.config import AlgoConfig, NetworkConfig, NetworkOverride
 from marl_stable.conversion import require, unknown
 from marl_stable.types import UsageError
 
+CENTRAL = {"ippo": "mappo", "iddpg": "maddpg or matd3"}
+"""Which algorithms are the same, but for critics that see all agents."""
+
 
 @dataclass(frozen=True)
 class ActorCriticConfig(AlgoConfig, ABC):
@@ -28,6 +31,10 @@ class ActorCriticConfig(AlgoConfig, ABC):
     """Step size of the critic; unset: `lr`."""
     share: bool = True
     """Agents of a group share one actor that is told which agent it is; off: one actor each."""
+    critic_input: Literal["concatenate", "pool"] = "concatenate"
+    """How critics get what all agents see (and do). concatenate: side by side. pool: each agent's own and each group's
+    mean over who is there, behind encoders that are the critic's first hidden layer (Deep Sets): about as large for
+    many agents as for few, and the order of others means nothing. Not for IPPO and IDDPG."""
     max_grad_norm: float | Literal["adaptive"] | None = "adaptive"
     """Limit of the gradient's L2 norm, per network and agent. adaptive: follows the run's own recent norms."""
     lr_schedule: Literal["constant", "linear", "cosine", "kl"] = "linear"
@@ -70,6 +77,12 @@ class ActorCriticConfig(AlgoConfig, ABC):
             hidden = getattr(self, key).hidden
             fits = hidden is None or (len(hidden) > 0 and min(hidden) > 0)
             require(fits, f"algo.{key}.hidden", hidden, "one positive width or more")
+
+    def _require_nothing_pooled(self) -> None:
+        """Refuse, for an algorithm whose critics see their own agent alone, what it would not do."""
+        if self.critic_input == "pool":
+            lacks = f"algo.critic_input is 'pool', but the critics of {self.name} see their own agent alone"
+            raise UsageError(f"{lacks}; use {CENTRAL[self.name]}, or concatenate.")
 
     @abstractmethod
     def to_act(self) -> Self:
@@ -133,6 +146,10 @@ class IPPOConfig(MAPPOConfig):
     """IPPO: PPO whose critic sees what its own agent sees (de Witt et al. 2020)."""
 
     name: str = "ippo"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_nothing_pooled()
 
 
 @dataclass(frozen=True)
@@ -209,6 +226,10 @@ class IDDPGConfig(MADDPGConfig):
     """IDDPG: DDPG for each agent, with a critic that sees what its own agent sees and does (Lillicrap et al. 2016)."""
 
     name: str = "iddpg"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_nothing_pooled()
 
 
 AlgoT = TypeVar("AlgoT", bound=AlgoConfig)

@@ -69,7 +69,7 @@ def critic_passes(x: DDPGLearner, copies: int, steps: int) -> int:
     """Rows of all networks of a group that :func:`critic_signals` asks."""
     agents, critics, size = len(x.group.agents), len(x.critic.networks), x.actor.outputs
     last, wide = window(steps, copies, steps)
-    looked_at = (PROBE + 2 * AGED + last * wide) * (agents + 2 * critics)
+    looked_at = (PROBE + 2 * AGED + last * wide) * (agents + 2 * critics * x.critic_agents)
     tried = PROBE * (1 + BACKWARD) if isinstance(x.group.action, Box) else _tried(size) * size
     return looked_at + 2 * PROBE * agents + tried * agents * critics
 

@@ -1,13 +1,14 @@
 """How one group of agents learns with DDPG: its networks and their targets, statistics, optimisers and replay.
 
 Shapes: B rows of a batch, A agents of the group, O observation features, U features of an encoded action, S features of
-the joint observation, V those of the joint action, K critics.
+the joint observation, V those of the joint action, N agents of all groups, J features of a central critic's input, K
+critics.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -24,10 +25,11 @@ from marl_stable.buffers import Replay
 from marl_stable.monitor.signals.data import History, Recent
 from marl_stable.monitor.signals.rows import spread
 from marl_stable.monitor.signals.team import swapped
-from marl_stable.networks.actors import DeterministicActor
+from marl_stable.networks.actors import DeterministicActor, encoded_size
 from marl_stable.networks.batchnorm import BatchNorms
-from marl_stable.networks.critics import JointQ, LocalQ
+from marl_stable.networks.critics import JointQ, LocalQ, PooledQ
 from marl_stable.networks.heads import Differentiable
+from marl_stable.networks.pooling import Members, PooledNetwork
 from marl_stable.optim import flatten, polyak
 from marl_stable.types import Group
 
@@ -50,10 +52,11 @@ class Joint(NamedTuple):
 
     obs: Tensor  # (B, S)
     action: Tensor  # (B, V)
+    present: Tensor  # (B, N) 1 for who was there
 
-    def seen(self) -> Tensor:
-        """`(B, S + V)`, what a central critic sees."""
-        return torch.cat([self.obs, self.action], dim=1)
+    def seen(self, pooled: bool = False) -> Tensor:
+        """`(B, J)` what a central critic sees: S + V features, and where it pools N more."""
+        return torch.cat(self if pooled else self[:2], dim=1)
 
 
 class DDPGLearner(GroupLearner):
@@ -68,29 +71,22 @@ class DDPGLearner(GroupLearner):
         self,
         group: Group,
         config: MADDPGConfig,
-        joint: tuple[int, int, int] | None,
+        everybody: Sequence[Group] | None,
         shape: tuple[int, int],
         device: torch.device,
         init: torch.Generator,
         refuse: bool,
         watch: bool,
     ) -> None:
-        """`joint`: S, V and the group's first column in V for a central critic, None for a local one; `shape`: slots
-        and copies of the replay; `init` draws the first weights."""
-        super().__init__(group, config, joint is not None, device)
+        """`everybody`: all groups for a central critic, None for a local one; `shape`: slots and copies of the replay;
+        `init` draws the first weights."""
+        super().__init__(group, config, everybody is not None, device)
         self.config = c = config
         assert isinstance(c.gamma, float)
         agents, share = len(group.agents), c.share
         self.scale = RewardScale(agents, c.gamma, c.normalize_reward).to(device)
         self.actor = DeterministicActor(group, c.actor_network.over(c.network), share, init).to(device)
-        size, count, network = self.actor.outputs, 2 if c.twin_critics else 1, c.critic_network.over(c.network)
-        if joint is None:
-            critic: JointQ | LocalQ = LocalQ(count, agents, group.obs_size + size, network, share, init)
-        else:
-            critic = JointQ(count, agents, joint[0] + joint[1], network, init)
-            self.first = joint[2]
-            self.own = _blocks(agents, size, joint[1], joint[2]).to(device)  # (A, V)
-        self.critic = critic.to(device)
+        self.critic = self._critic(everybody, device, init)
         self._add_optimizers(self.actor, self.critic, c, refuse, watch)
         self.target_actor, self._target_actor = _target(self.actor, self.actor_optimizer.rows)
         self.target_critic, self._target_critic = _target(self.critic, self.critic_optimizer.rows)
@@ -103,6 +99,23 @@ class DDPGLearner(GroupLearner):
         self.replay = Replay(*shape, group, device)
         self.history = History(shape[1], agents, device)
         self.figures: dict[str, Tensor] = {}  # of the last round of updates
+
+    def _critic(
+        self, everybody: Sequence[Group] | None, device: torch.device, init: torch.Generator
+    ) -> JointQ | PooledQ | LocalQ:
+        c, group, agents, size = self.config, self.group, len(self.group.agents), self.actor.outputs
+        network, count = c.critic_network.over(c.network), 2 if c.twin_critics else 1
+        if everybody is None:
+            return LocalQ(count, agents, group.obs_size + size, network, c.share, init).to(device)
+        members = [Members(g.name, len(g.agents), g.obs_size, encoded_size(g.action)) for g in everybody]
+        own = everybody.index(group)
+        if self.pooled:
+            return PooledQ(count, members, own, network, init).to(device)
+        columns = [m.agents * m.action_size for m in members]
+        self.first = sum(columns[:own])
+        self.own = _blocks(agents, size, sum(columns), self.first).to(device)  # (A, V)
+        features = sum(m.agents * m.obs_size for m in members)
+        return JointQ(count, agents, features + sum(columns), network, init).to(device)
 
     # ---- what networks see
 
@@ -133,8 +146,8 @@ class DDPGLearner(GroupLearner):
         self.critic_norms.take_in(seen, self._critic_rows(torch.cat([drawn.alive, goes_on])), steps)
 
     def critic_input(self, obs: Tensor, action: Tensor, joint: Joint) -> Tensor:
-        """What the critic sees: `(B, S + V)`, or of its own agent `(B, A, O + U)`."""
-        return joint.seen() if self.central else torch.cat([obs, action], dim=-1)
+        """What the critic sees: `(B, J)`, or of its own agent `(B, A, O + U)`."""
+        return joint.seen(self.pooled) if self.central else torch.cat([obs, action], dim=-1)
 
     def draw(self, rows: Tensor) -> Drawn:
         """The transitions `rows (B,)` of the replay."""
@@ -186,6 +199,8 @@ class DDPGLearner(GroupLearner):
         critic = critic or self.critic.networks[0]
         if not self.central:
             return critic(torch.cat([drawn.obs, action], dim=-1)).squeeze(-1)  # type: ignore[no-any-return]
+        if isinstance(critic, PooledNetwork):
+            return critic.of_own(now.seen(pooled=True), action)
         agents, last = action.shape[1], self.first + action.shape[1] * action.shape[2]
         current = torch.cat([now.action[:, : self.first], action.flatten(1), now.action[:, last:]], dim=1)  # (B, V)
         mixed = torch.where(self.own, current.unsqueeze(1), now.action.unsqueeze(1))  # (B, A, V)

@@ -36,6 +36,7 @@ class GroupLearner:
         """`central`: the critic sees all agents of all groups at once."""
         agents, share = len(group.agents), config.share
         self.group, self.central, self._normalize_obs = group, central, config.normalize_obs
+        self.pooled = central and config.critic_input == "pool"
         self.obs_norm = ObservationNorm(agents, group.obs_size, legal_features(group), share, OBS_CLIP).to(device)
 
     def _add_optimizers(
@@ -78,9 +79,14 @@ class GroupLearner:
         if self._normalize_obs:
             self.obs_norm.take_in(obs, alive)
 
+    @property
+    def critic_agents(self) -> int:
+        """Rows of the critic for each moment: A, or 1 where one row is for all agents."""
+        return 1 if self.central and not self.pooled else len(self.group.agents)
+
     def _critic_rows(self, alive: Tensor) -> Tensor:
         """Which rows the critic learns from: `(N, A)`, or `(N,)` where one row is for all agents."""
-        return alive.amax(1) if self.central else alive
+        return alive.amax(1) if self.central and not self.pooled else alive
 
     def optimizer(self, network: str) -> GuardedAdam:
         """That of the `actor` or the `critic`."""
@@ -130,8 +136,9 @@ class GroupLearner:
             "stability/feature_importance": feature_importance(actor, seen, alive),
         }
         found |= self.watches["actor"].probe(features, apart, alive)
-        critic_alive = None if alive is None else alive.amax(1, keepdim=True) if self.central else alive
-        return found | self.watches["critic"].probe(critic.features(critic_input), apart, critic_alive)
+        critic_alive = None if alive is None else self._critic_rows(alive).reshape(len(alive), -1)
+        critic_apart = apart and not self.pooled
+        return found | self.watches["critic"].probe(critic.features(critic_input), critic_apart, critic_alive)
 
     # ---- state
 

@@ -26,7 +26,6 @@ from marl_stable.buffers import require_room
 from marl_stable.generators import go_on
 from marl_stable.graphs import Replayed
 from marl_stable.monitor.table import Layers
-from marl_stable.networks.actors import encoded_size
 from marl_stable.networks.heads import Differentiable
 from marl_stable.turns import Turns
 from marl_stable.types import EnvSpec, PerGroup, Step
@@ -67,14 +66,11 @@ class MADDPG:
         self.slots = slots
         require_room(slots, num_envs, spec, device)
         init = torch.Generator().manual_seed(seed)
-        features = sum(len(g.agents) * g.obs_size for g in spec.groups)
-        columns = {g.name: len(g.agents) * encoded_size(g.action) for g in spec.groups}
-        first = 0
-        self.learners: dict[str, DDPGLearner] = {}
-        for g in spec.groups:
-            joint = (features, sum(columns.values()), first) if self.centralised else None
-            self.learners[g.name] = DDPGLearner(g, config, joint, (slots, num_envs), device, init, refuse, watch)
-            first += columns[g.name]
+        everybody = spec.groups if self.centralised else None
+        self.learners: dict[str, DDPGLearner] = {
+            g.name: DDPGLearner(g, config, everybody, (slots, num_envs), device, init, refuse, watch)
+            for g in spec.groups
+        }
         self.turns = Turns({name: x.replay for name, x in self.learners.items()}) if spec.turn_based else None
         self.choose = Replayed(self._choose)
         self.steps = {turn: Replayed(partial(self._step, turn)) for turn in (False, True)}
@@ -207,12 +203,26 @@ class MADDPG:
         """A batch, what target actors do next `(B, A, U)` with `noise`, and what critics see of now and then."""
         with torch.no_grad():
             drawn = {name: learner.draw(rows) for name, learner in self.learners.items()}
-        now = _joint({name: (d.obs, d.action) for name, d in drawn.items()})
+        now = self._joint({name: (d.obs, d.action, d.alive) for name, d in drawn.items()})
         answers = {name: x.target_actor(drawn[name].next_obs) for name, x in self.learners.items()}
         smoothing = (noise, self.config.target_noise_clip, self.generator)
         next_action = {name: answer.smoothed(*smoothing) for name, answer in answers.items()}
-        then = _joint({name: (d.next_obs, next_action[name]) for name, d in drawn.items()})
+        stays = {name: torch.where(d.terminated, 0.0, d.alive) for name, d in drawn.items()}
+        then = self._joint({name: (d.next_obs, next_action[name], stays[name]) for name, d in drawn.items()})
         return drawn, next_action, now, then
+
+    def _joint(self, groups: dict[str, tuple[Tensor, Tensor, Tensor]]) -> Joint:
+        """Observations `(B, A, O)`, encoded actions `(B, A, U)` and who is there `(B, A)`, of all groups side by side.
+
+        Where turn-based everybody is there: `alive` tells who moves.
+        """
+        obs, action, alive = zip(*groups.values(), strict=True)
+        present = torch.cat(alive, dim=1).to(obs[0].dtype)
+        return Joint(
+            torch.cat([x.flatten(1) for x in obs], dim=1),
+            torch.cat([x.flatten(1) for x in action], dim=1),
+            torch.ones_like(present) if self.spec.turn_based else present,
+        )
 
     # ---- being watched
 
@@ -222,7 +232,7 @@ class MADDPG:
         c, probe, update = self.config, 0, 0.0
         rows = self.rollout_steps * self.num_envs
         for x in self.learners.values():
-            agents, critics = len(x.group.agents), len(x.critic.networks)
+            agents, critics = len(x.group.agents), len(x.critic.networks) * x.critic_agents
             update += agents + (2 + BACKWARD) * critics + 2 * (1 + BACKWARD) * agents / c.policy_delay
             probe += probe_passes(x, rows) + critic_passes(x, self.num_envs, self.rollout_steps)
         return probe_every(probe, update * c.batch_size * rows / c.steps_per_update)
@@ -231,7 +241,7 @@ class MADDPG:
         """Figures of the steps since the last round of updates, and with `probe` of policies and critics now."""
         stats, window = Stats(), (self.t, self.rollout_steps)
         probes = {name: x.probe(*window) for name, x in self.learners.items()}
-        joint = _joint({name: (seen, action) for name, (seen, action, _) in probes.items()})
+        joint = self._joint(probes)
         lr = rates(self.config, decay(self.config.lr_schedule, self.progress))
         age = torch.full((), mean_age(self.t, self.slots), device=self.generator.device)
         for name, x in self.learners.items():
@@ -304,9 +314,3 @@ class MADDPG:
         go_on(self.generator, state["generator"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
-
-
-def _joint(groups: dict[str, tuple[Tensor, Tensor]]) -> Joint:
-    """Observations `(B, A, O)` and encoded actions `(B, A, U)` of all groups side by side."""
-    obs = torch.cat([seen.flatten(1) for seen, _ in groups.values()], dim=1)
-    return Joint(obs, torch.cat([done.flatten(1) for _, done in groups.values()], dim=1))

@@ -1,7 +1,7 @@
 """MAPPO: PPO for teams, with a critic that sees all agents (Yu et al. 2022, "The surprising effectiveness of PPO").
 
-Shapes: T steps, E copies, B = T * E rows of a batch, A agents of one group, O observation features, S = sum over groups
-of A * O, the features of the joint observation.
+Shapes: T steps, E copies, B = T * E rows of a batch, A agents of one group, O observation features, S features of what
+central critics are given: the sum over groups of A * O, and where they pool A for each.
 """
 
 from __future__ import annotations
@@ -52,11 +52,12 @@ class MAPPO:
         self.kl_scale = 1.0  # of the step size, moved by `lr_schedule kl`
         self.scale = 1.0  # of the step size in the last update
         init = torch.Generator().manual_seed(seed)
-        joint = sum(len(g.agents) * g.obs_size for g in spec.groups) if self.centralised else None
+        everybody = spec.groups if self.centralised else None
         shape = (self.rollout_steps, num_envs)
         learner = RecurrentPPOLearner if config.recurrent else PPOLearner
         self.learners: dict[str, PPOLearner] = {
-            g.name: learner(g, config, joint, shape, spec.turn_based, device, init, refuse, watch) for g in spec.groups
+            g.name: learner(g, config, everybody, shape, spec.turn_based, device, init, refuse, watch)
+            for g in spec.groups
         }
         self.choose = Replayed(self._choose)
 
@@ -147,7 +148,7 @@ class MAPPO:
         if not any(x.actor_norms or x.critic_norms for x in self.learners.values()):
             return
         seen = {name: learner.normalized(obs[name]) for name, learner in self.learners.items()}
-        joint = torch.cat([rows.flatten(1) for rows in seen.values()], dim=-1)  # (N, S)
+        joint = self._joint(seen, alive)
         for name, learner in self.learners.items():
             critic_input = joint if self.centralised else seen[name]
             learner.take_in_activations(seen[name], critic_input, alive[name], steps)
@@ -156,11 +157,22 @@ class MAPPO:
         """Normalised rows of every group, and what was seen on the way."""
         batches, stats = {}, Stats()
         seen = {name: learner.normalized(learner.rollout.all_obs()) for name, learner in self.learners.items()}
-        joint = torch.cat([obs.flatten(2) for obs in seen.values()], dim=-1)  # (T + 1 + K, E, S)
+        joint = self._joint(seen, {name: learner.rollout.present() for name, learner in self.learners.items()})
         for name, learner in self.learners.items():
             batches[name], found = learner.batch(seen[name], joint if self.centralised else seen[name])
             merge(stats, name, found)
         return batches, stats
+
+    def _joint(self, seen: PerGroup, alive: PerGroup) -> Tensor:
+        """`(..., S)` what central critics are given of normalised `seen (..., A, O)`: all side by side.
+
+        Those that pool are also told who is there, `alive (..., A)`; where turn-based everybody, since that is only who
+        moves.
+        """
+        parts = [obs.flatten(-2) for obs in seen.values()]
+        if self.config.critic_input == "pool":
+            parts += [torch.ones_like(x) if self.spec.turn_based else x for x in alive.values()]
+        return torch.cat(parts, dim=-1)
 
     def _minibatches(self) -> Iterator[tuple[bool, Tensor]]:
         """One flat stream over epochs and minibatches: whether an epoch ends, and samples `(B / num_minibatches,)`."""
@@ -200,7 +212,7 @@ class MAPPO:
         """Every how many iterations what takes passes of its own costs less than half a percent of an update."""
         rows, probe, update = self.rollout_steps * self.num_envs, 0, 0
         for x in self.learners.values():
-            actors, critics = len(x.group.agents), 1 if self.centralised else len(x.group.agents)
+            actors, critics = len(x.group.agents), x.critic_agents
             update += critics + (1 + BACKWARD) * self.config.update_epochs * (actors + critics)
             probe += probe_passes(x, rows)
         return probe_every(probe, update * rows)
@@ -208,7 +220,7 @@ class MAPPO:
     def signals(self, probe: bool) -> Stats:
         """Figures of the batch just learned from, and with `probe` of what networks make of it now."""
         stats, probes = Stats(), {name: learner.probe() for name, learner in self.learners.items()}
-        joint = torch.cat([seen.flatten(1) for seen, _ in probes.values()], dim=-1)  # (P, S)
+        joint = self._joint(*({name: x[i] for name, x in probes.items()} for i in range(2)))
         for name, learner in self.learners.items():
             actor_lr, critic_lr = rates(self.config, self.scale)
             found = learner.signals(probe) | learner.network_signals(actor_lr, critic_lr, learner.figures)

@@ -25,7 +25,7 @@ class Past(NamedTuple):
     """What recurrent networks remembered before the first step of N chunks of L steps."""
 
     actor: Tensor  # (N, A, M)
-    critic: Tensor  # (N, M), or (N, A, M) for a local critic
+    critic: Tensor  # (N, M), or (N, A, M) for a critic that is local or pools
     begins: Tensor  # (L, N) bool: an episode begins at this step; in a whole batch (T, E)
 
 

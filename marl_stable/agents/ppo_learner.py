@@ -1,12 +1,13 @@
 """How one group of agents learns with PPO: its networks, statistics, optimisers and storage, and their update.
 
 Shapes: T steps, E copies, K steps with final observations, B = T * E rows, A agents, O observation features,
-S features of the joint observation.
+S features of what a central critic is given.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -27,8 +28,9 @@ from marl_stable.monitor.signals.team import swapped
 from marl_stable.monitor.signals.values import Judged, infeasible, td_error, value_signals
 from marl_stable.networks.actors import Actor
 from marl_stable.networks.batchnorm import BatchNorms
-from marl_stable.networks.critics import CentralCritic, LocalCritic
+from marl_stable.networks.critics import CentralCritic, LocalCritic, PooledCritic
 from marl_stable.networks.heads import Distribution
+from marl_stable.networks.pooling import Members
 from marl_stable.normalize import RunningNorm, robust
 from marl_stable.returns import explained_variance, finished, gae, gae_by_turns
 from marl_stable.types import Group
@@ -46,7 +48,7 @@ class PPOLearner(GroupLearner):
         self,
         group: Group,
         config: MAPPOConfig,
-        joint: int | None,
+        everybody: Sequence[Group] | None,
         shape: tuple[int, int],
         turn_based: bool,
         device: torch.device,
@@ -54,18 +56,13 @@ class PPOLearner(GroupLearner):
         refuse: bool,
         watch: bool,
     ) -> None:
-        """`joint`: S for a central critic, None for a local one; `shape`: (T, E); `init` draws the first weights."""
-        super().__init__(group, config, joint is not None, device)
+        """`everybody`: all groups for a central critic, None for a local one; `shape`: (T, E); `init` draws the first
+        weights."""
+        super().__init__(group, config, everybody is not None, device)
         agents, share = len(group.agents), config.share
         self.config, self.turn_based = config, turn_based
         self.actor = Actor(group, config.actor_network.over(config.network), share, config.squash, init).to(device)
-        network = config.critic_network.over(config.network)
-        critic: CentralCritic | LocalCritic = (
-            LocalCritic(agents, group.obs_size, network, share, init)
-            if joint is None
-            else CentralCritic(agents, joint, network, init)
-        )
-        self.critic = critic.to(device)
+        self.critic = self._critic(everybody, init).to(device)
         self.actor_norms, self.critic_norms = BatchNorms(self.actor), BatchNorms(self.critic)
         self.value_norm = RunningNorm((agents,), VALUE_CLIP).to(device)
         self.reward_norm = RunningNorm((agents,), REWARD_CLIP).to(device)
@@ -75,6 +72,17 @@ class PPOLearner(GroupLearner):
         self.judged: Judged | None = None  # in units of the scaled reward
         self.figures: dict[str, Tensor] = {}  # of the last update
         self.step = Replayed(self._step)
+
+    def _critic(
+        self, everybody: Sequence[Group] | None, init: torch.Generator
+    ) -> CentralCritic | PooledCritic | LocalCritic:
+        agents, network = len(self.group.agents), self.config.critic_network.over(self.config.network)
+        if everybody is None:
+            return LocalCritic(agents, self.group.obs_size, network, self.config.share, init)
+        if self.pooled:
+            members = [Members(g.name, len(g.agents), g.obs_size) for g in everybody]
+            return PooledCritic(members, everybody.index(self.group), network, init)
+        return CentralCritic(agents, sum(len(g.agents) * g.obs_size for g in everybody), network, init)
 
     def _storage(self, steps: int, copies: int, device: torch.device) -> Rollout:
         return Rollout(steps, copies, self.group, device)

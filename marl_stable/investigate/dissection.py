@@ -54,8 +54,8 @@ def _fit_ddpg(learner: DDPGLearner, generator: torch.Generator) -> tuple[list[fl
     drawn = learner.draw(torch.arange(FIT_ROWS))
     with torch.no_grad():
         following = learner.target_actor(drawn.next_obs).mode()  # Box actions are encoded as they are
-    now = Joint(drawn.obs.flatten(1), drawn.action.flatten(1))
-    then = Joint(drawn.next_obs.flatten(1), following.flatten(1))
+    now = Joint(drawn.obs.flatten(1), drawn.action.flatten(1), drawn.alive)
+    then = Joint(drawn.next_obs.flatten(1), following.flatten(1), drawn.alive)
     lr = learner.config.lr
     fitted = [learner.fit_critic(drawn, following, now, then, lr) for _ in range(FIT_STEPS)]
     moved = [learner.improve_actor(drawn, now, lr, generator) for _ in range(FIT_STEPS)]

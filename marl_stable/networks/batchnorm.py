@@ -136,6 +136,22 @@ class BatchNorms:
             target.follow(learned, tau)
 
 
+@contextmanager
+def counting(network: nn.Module, alive: Tensor) -> Iterator[None]:
+    """Within, layers of `network` that learn do so from the rows `alive`, and not from those that they were told.
+
+    For a part of a network whose rows are others: those of one group among all.
+    """
+    told = [(layer, layer.alive) for layer in _layers(network) if layer.alive is not None]
+    for layer, _ in told:
+        layer.alive = alive
+    try:
+        yield
+    finally:
+        for layer, before in told:
+            layer.alive = before
+
+
 class _Renormalised(torch.autograd.Function):
     """y = (x - mu) / sigma gain + bias with the running mu and sigma, differentiated as in Ioffe 2017, section 3.
 

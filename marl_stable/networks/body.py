@@ -50,11 +50,18 @@ class Network(nn.Module):
     """A stack of hidden layers, a recurrent cell where there is to be one, and a linear last layer."""
 
     def __init__(
-        self, inputs: int, outputs: int, config: NetworkConfig, agents: int | None, generator: torch.Generator
+        self,
+        inputs: int | list[nn.Module],
+        outputs: int,
+        config: NetworkConfig,
+        agents: int | None,
+        generator: torch.Generator,
     ) -> None:
+        """`inputs`: I, or the layers that stand for the first linear one where inputs are not rows of features."""
         super().__init__()
         build = _plain if config.block == "plain" else _residual
-        self.hidden = nn.Sequential(*build(inputs, config, agents))
+        first: list[nn.Module] = [Linear(inputs, config.hidden[0], agents)] if isinstance(inputs, int) else inputs
+        self.hidden = nn.Sequential(*build(first, config, agents))
         width = config.hidden[-1] if config.block == "plain" else config.hidden[0]
         self.final = Linear(width, outputs, agents)
         for module in self.modules():
@@ -74,9 +81,14 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, I)` to `(N, U)`, or with agents apart `(A, N, I)` to `(A, N, U)`; with a cell, where episodes begin."""
-        if self.recurrent is None:
-            return self.final(self.hidden(x))  # type: ignore[no-any-return]
-        return self.sequence(x, *self._beginning(x))[0]
+        hidden = self.hidden(x)
+        if self.recurrent is not None:
+            hidden = self.recurrent(hidden, *self._beginning(hidden))[0]
+        return self.last(hidden)
+
+    def last(self, hidden: Tensor) -> Tensor:
+        """What the last layer makes of hidden features: `(N, H)` to `(N, U)`."""
+        return self.final(hidden)  # type: ignore[no-any-return]
 
     def _beginning(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What a cell is told where the rows `x` begin episodes: no memory, and none to be forgotten."""
@@ -90,9 +102,9 @@ class Network(nn.Module):
         """
         hidden = self.hidden(x)
         if self.recurrent is None:
-            return self.final(hidden), x.new_zeros(*x.shape[:-2], *begins.shape[:2], 0)
+            return self.last(hidden), hidden.new_zeros(*hidden.shape[:-2], *begins.shape[:2], 0)
         remembered, memories = self.recurrent(hidden, memory, begins)
-        return self.final(remembered), memories
+        return self.last(remembered), memories
 
     # ---- being watched
 
@@ -148,21 +160,20 @@ def multiply_in_bf16(module: nn.Module) -> None:
                     layer.bf16 = True
 
 
-def _plain(inputs: int, config: NetworkConfig, agents: int | None) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for width in config.hidden:
-        layers.append(Linear(inputs, width, agents))
+def _plain(first: list[nn.Module], config: NetworkConfig, agents: int | None) -> list[nn.Module]:
+    layers = [*first]
+    for i, width in enumerate(config.hidden):
+        if i:
+            layers.append(Linear(config.hidden[i - 1], width, agents))
         if config.norm in NORMS:
             layers.append(NORMS[config.norm](width, agents))
         layers.append(ACTIVATIONS[config.activation]())
-        inputs = width
     return layers
 
 
-def _residual(inputs: int, config: NetworkConfig, agents: int | None) -> list[nn.Module]:
+def _residual(first: list[nn.Module], config: NetworkConfig, agents: int | None) -> list[nn.Module]:
     width = config.hidden[0]
-    layers: list[nn.Module] = [Linear(inputs, width, agents)]
-    layers += [ResidualBlock(width, config, agents) for _ in config.hidden]
+    layers = [*first, *(ResidualBlock(width, config, agents) for _ in config.hidden)]
     if config.norm in NORMS:
         layers.append(NORMS[config.norm](width, agents))
     return layers

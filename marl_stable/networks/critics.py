@@ -1,7 +1,10 @@
 """Critics of one group of agents: of states or of actions, from what all agents see or from each one's own.
 
+Those that see all are given it side by side, or each agent's own and means over everybody (`pooling.py`).
+
 Shapes: B batch, A agents of the group, O observation features, U features of an encoded action, S features of the joint
-observation, H hidden units, K critics (two for twins); L steps of E copies, M features of memory.
+observation, J features of a pooled joint input, H hidden units, K critics (two for twins); L steps of E copies, M
+features of memory.
 
 What may be recurrent has two forms: called, it stands where episodes begin; `sequence` takes what was remembered before
 the first step, and `begins (L, E)`, where it is forgotten.
@@ -9,12 +12,15 @@ the first step, and `begins (L, E)`, where it is forgotten.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from marl_stable.config import NetworkConfig
 from marl_stable.networks.body import Network
 from marl_stable.networks.per_agent import PerAgent
+from marl_stable.networks.pooling import Members, PooledNetwork
 
 
 class CentralCritic(nn.Module):
@@ -40,6 +46,30 @@ class CentralCritic(nn.Module):
         """`(L, E, S)` with memory `(E, M)` to `(L, E, A)`, and the memory after each step, `(L, E, M)`."""
         value, memories = self.network.sequence(joint.flatten(0, 1), memory, begins.unsqueeze(-1))
         return value.unflatten(0, begins.shape), memories
+
+
+class PooledCritic(nn.Module):
+    """One value per agent of the group numbered `own` from what it sees itself and means over all agents."""
+
+    def __init__(self, groups: Sequence[Members], own: int, config: NetworkConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.network = PooledNetwork(groups, own, config, generator)
+
+    def forward(self, joint: Tensor) -> Tensor:
+        """`(B, J)` to `(B, A)`."""
+        return self.network(joint)  # type: ignore[no-any-return]
+
+    def features(self, joint: Tensor) -> list[Tensor]:
+        """`(B, J)` to the activations of each layer, `(B, A, H)`."""
+        return [h.unflatten(0, (len(joint), -1)) for h in self.network.features(joint)]
+
+    def no_memory(self, copies: int) -> Tensor:
+        """`(E, A, M)` what there is to remember where episodes begin."""
+        return self.network.no_memory(copies)
+
+    def sequence(self, joint: Tensor, memory: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+        """`(L, E, J)` with memory `(E, A, M)` to `(L, E, A)`, and the memory after each step, `(L, E, A, M)`."""
+        return self.network.sequence(joint, memory, begins)
 
 
 class LocalCritic(nn.Module):
@@ -86,6 +116,25 @@ class JointQ(nn.Module):
         return [h.unsqueeze(1) for h in first.features(joint)]
 
 
+class PooledQ(nn.Module):
+    """Action values from what each agent sees and does itself and means over all agents: K networks."""
+
+    def __init__(
+        self, count: int, groups: Sequence[Members], own: int, config: NetworkConfig, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(PooledNetwork(groups, own, config, generator) for _ in range(count))
+
+    def forward(self, joint: Tensor) -> Tensor:
+        """`(B, J)` to `(K, B, A)`."""
+        return torch.stack([network(joint) for network in self.networks])
+
+    def features(self, joint: Tensor) -> list[Tensor]:
+        """`(B, J)` to the activations of each layer of the first network, `(B, A, H)`."""
+        first: PooledNetwork = self.networks[0]  # type: ignore[assignment]
+        return [h.unflatten(0, (len(joint), -1)) for h in first.features(joint)]
+
+
 class LocalQ(nn.Module):
     """Each agent's action value from what it sees and does itself: K networks."""
 
@@ -106,4 +155,4 @@ class LocalQ(nn.Module):
         return first.features(own)
 
 
-Critic = CentralCritic | LocalCritic | JointQ | LocalQ
+Critic = CentralCritic | PooledCritic | LocalCritic | JointQ | PooledQ | LocalQ

@@ -25,10 +25,14 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(N, I)` to `(N, U)`, or `(A, N, I)` to `(A, N, U)`."""
         if self.bf16:
-            return x.bfloat16() @ self.weight.bfloat16() + self.bias  # the sum is float32
+            return self.product(x, self.weight) + self.bias  # the sum is float32
         if x.dim() == 2:
             return torch.addmm(self.bias, x, self.weight)
         return torch.baddbmm(self.bias, x, self.weight)
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x W for some rows of the layer's weight, in its precision."""
+        return x.bfloat16() @ weight.bfloat16() if self.bf16 else x @ weight
 
 
 class LayerNorm(nn.Module):

@@ -146,7 +146,7 @@ def test_local_critics_see_their_own_agent_alone(share: bool):
     agent, _, _ = filled(ONE_GROUP, "iddpg", share=share)
     drawn, _, now, _ = agent._situation(agent._rows(), agent.config.target_noise)
     learner, d = agent.learners["agent"], drawn["agent"]
-    elsewhere = Joint(now.obs + 1, now.action + 1)
+    elsewhere = Joint(now.obs + 1, now.action + 1, now.present)
     before = learner.critic(learner.critic_input(d.obs, d.action, now))
     for a in range(3):
         others = [i for i in range(3) if i != a]

@@ -167,6 +167,20 @@ def test_nor_do_masks_and_turns(game: type[Probe], algo: str):
     assert_never_waits(agent, env, obs)
 
 
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize(("algo", "kind"), [("mappo", "none"), ("mappo", "gru"), ("maddpg", "none"), ("matd3", "none")])
+def test_nor_do_critics_that_pool(algo: str, kind: Literal["none", "gru"], norm: Literal["layer", "batch"]):
+    env = make("simple_speaker_listener_v4", 8, CPU, max_cycles=5)
+    network = NetworkConfig(hidden=(16, 16), norm=norm, recurrent=kind)
+    off_policy: dict[str, Any] = {"train_every": 96, "warm_up": 0, "buffer_size": 160}
+    own = {"batch_size": 80} if algo == "mappo" else off_policy
+    agent = (make_agent if algo == "mappo" else make_ddpg)(env, algo, critic_input="pool", network=network, **own)
+    obs = env.reset(1)
+    obs, _ = collect(agent, env, obs)
+    update(agent)
+    assert_never_waits(agent, env, obs)
+
+
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_the_kl_stop_waits_once_an_epoch(epochs: int):
     env = make("simple_speaker_listener_v4", 8, CPU)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_a_table_of_ratios_has_no_figures() -> None:
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Every measurement is a given one, and the table is elsewhere."""
-    for name in ("work", "crowds", "waits"):
+    for name in ("work", "crowds", "critics", "waits"):
         monkeypatch.setattr(speed, name, lambda rounds: [ROWS[0]._replace(figure=100.0 * rounds)])
     monkeypatch.setattr(speed, "memory", lambda: [ROWS[1]])
     monkeypatch.setattr(speed, "seconds_to", lambda goal: (94.2, 902_400))
@@ -67,7 +68,7 @@ def test_the_whole_is_written(
     monkeypatch.setattr(sys, "argv", ["speed"])
     speed.main()
     written = measured.read_text(encoding="utf-8")
-    assert written.count("| learning | 700 | floor 13,902 | 0.05 |") == 3
+    assert written.count("| learning | 700 | floor 13,902 | 0.05 |") == 4
     assert "| an import | 0.50 | target 2.00 | 0.25 |" in written
     assert "94 s, 902,400 steps." in written
     assert written in capsys.readouterr().out
@@ -80,7 +81,7 @@ def test_a_quick_look_shows_ratios_and_writes_nothing(
     speed.main()
     shown = capsys.readouterr().out
     assert not measured.exists()
-    assert shown.count("| learning | floor | 0.01 |") == 3  # fewer rounds
+    assert shown.count("| learning | floor | 0.01 |") == 4  # fewer rounds
     assert "13,902" not in shown
 
 
@@ -89,6 +90,14 @@ def test_rows_of_crowds_are_beside_the_fewest_of_their_kind(monkeypatch: pytest.
     lines = [row.line() for row in speed.crowds(1)]
     assert lines[0] == "| 10 agents, shared | 30.00 | 3 agents 100.00 | 0.30 |"
     assert lines[-1] == "| 100 agents, one network each | 6.00 | 3 agents 200.00 | 0.03 |"
+
+
+def test_rows_of_critics_are_beside_those_of_as_many_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    each = {"pool": 0.2, "concatenate": 0.4}
+    monkeypatch.setattr(speed, "update_seconds", lambda agents, algo, critic_input: lambda: each[critic_input] / agents)
+    lines = [row.line() for row in speed.critics(1)]
+    assert lines[0] == "| 3 agents, mappo | 66.67 | concatenate 133.33 | 0.50 |"
+    assert lines[-1] == "| 100 agents, maddpg | 2.00 | concatenate 4.00 | 0.50 |"
 
 
 def steps_of(crowd: Crowd, actions: list[torch.Tensor]) -> list[tuple[PerGroup, torch.Tensor]]:
@@ -117,9 +126,13 @@ def test_a_crowds_episodes_are_cut_off_and_go_on_from_a_saved_state() -> None:
         assert torch.equal(paid, repaid)
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_updates_of_a_crowd_are_timed_again_and_again(share: bool) -> None:
-    update = update_seconds(2, share)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"share": False}, *({"algo": algo, "critic_input": "pool"} for algo in ("mappo", "maddpg"))],
+    ids=str,
+)
+def test_updates_of_a_crowd_are_timed_again_and_again(settings: dict[str, Any]) -> None:
+    update = update_seconds(2, **settings)
     assert update() > 0
     assert update() > 0
 

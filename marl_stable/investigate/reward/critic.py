@@ -96,7 +96,8 @@ def _valued(arena: Arena, learners: dict[str, Any], play: Played, moment: NDArra
         seen[group.name] = x.normalized(torch.from_numpy(play.obs[group.name][moment, copies]))
         action = play.action[group.name][torch.from_numpy(moment), torch.from_numpy(copies)]
         did[group.name] = x.actor.encoded(_canonical(group.action, action))
-    joint = Joint(*(torch.cat([part.flatten(1) for part in kind.values()], dim=1) for kind in (seen, did)))
+    here = {name: torch.ones(x.shape[:2]) for name, x in seen.items()}
+    joint = Joint(*(torch.cat([part.flatten(1) for part in kind.values()], dim=1) for kind in (seen, did, here)))
     values = [_of_group(learners[g.name], seen[g.name], did[g.name], joint) for g in arena.spec.groups]
     found: Floats = torch.cat(values, dim=1).numpy().astype(np.float64)[copies, who]
     return found
