@@ -181,6 +181,8 @@ def table(ablation: Ablation) -> str:
     base = {task: float(np.mean(by_place.get(("default", task), [np.nan]))) for task in ablation.steps}
     for name in ablation.variants:
         found = {task: by_place.get((name, task), []) for task in ablation.steps}
+        if not any(found.values()):
+            continue
         cells = [f"{np.mean(of):.2f} ({min(of):.2f}; {len(of)})" if of else "" for of in found.values()]
         changes = {task: float(np.mean(of)) - base[task] for task, of in found.items() if of}
         clean = [change for task, change in changes.items() if task not in STRESSED]
