@@ -47,7 +47,9 @@ class Worth(NamedTuple):
 def worth(run: Path, env: EnvConfig, mends: bool) -> Worth:
     """The last policy of `run`, played greedily on `env`; `mends`: it sees observations as a guarded run sees them."""
     act = by_agent(load_agent(run, "last").agent)
-    made = catalog.make(env, CPU, COPIES)
+    made = catalog.make(
+        env, CPU, EPISODES
+    )  # one episode each: what drifts on is played no longer than it was trained on
     returns = play(made, Mended(act) if mends else act, EPISODES, SEED, MAX_STEPS).mean_returns()
     made.close()
     low = without_learning(env.id, json.dumps(env.kwargs))

@@ -30,6 +30,7 @@ class Rollout:
         self.ended = torch.zeros(shape, dtype=torch.bool, device=device)  # terminated or truncated
         self.alive = torch.zeros(shape, dtype=torch.bool, device=device)
         self.final_obs: dict[int, Tensor] = {}  # step -> (E, A, O), only where some copy's episode ended
+        self.begins = torch.zeros(steps + 1, copies, dtype=torch.bool, device=device)  # an episode, at this step
 
     def write(self, t: int, obs: Tensor, action: Tensor, log_prob: Tensor) -> None:
         """Keep what was seen and done at step `t`."""
@@ -42,13 +43,14 @@ class Rollout:
         self.reward[t], self.alive[t] = step.reward[name], step.alive[name]
         self.terminated[t] = terminated
         torch.logical_or(terminated, truncated, out=self.ended[t])
-        self.obs[t + 1] = obs
+        self.obs[t + 1], self.begins[t + 1] = obs, step.done
         if next_obs is not obs:
             self.final_obs[t] = next_obs.clone()
 
     def clear(self) -> None:
-        """Forget the final observations; everything else is overwritten."""
+        """Forget the final observations; the next rollout begins where this one ended, all else is overwritten."""
         self.final_obs = {}
+        self.begins[0] = self.begins[-1]
 
     def next_values(self, value: Tensor, final_value: Tensor) -> Tensor:
         """`(T, E, A)` values of what actions led to, from those of `obs (T + 1, E, A)` and `final_obs (K, E, A)`."""
@@ -100,10 +102,8 @@ class ChunkedRollout(Rollout):
     ) -> None:
         """`shape`: (T, E); `memory (E, A, M)`: the actor's, `past (E, A, M)` or `(E, M)`: the critic's, at first."""
         super().__init__(*shape, group, device)
-        steps, copies = shape
-        self.chunks = math.ceil(steps / chunk_length)
-        self.length = math.ceil(steps / self.chunks)
-        self.begins = torch.zeros(steps + 1, copies, dtype=torch.bool, device=device)  # an episode, at this step
+        self.chunks = math.ceil(shape[0] / chunk_length)
+        self.length = math.ceil(shape[0] / self.chunks)
         self.memory = memory.clone()  # what the actor remembers now
         self.starts = torch.zeros(self.chunks, *memory.shape, device=device)  # the same at each chunk's first step
         self.past = past.clone()  # what the critic remembered at the first step of all
@@ -117,13 +117,7 @@ class ChunkedRollout(Rollout):
     def write_outcome(self, t: int, name: str, step: Step) -> None:
         """The same, and forget the episodes of copies where all agents' are over."""
         super().write_outcome(t, name, step)
-        self.begins[t + 1] = step.done
         self.memory = self.memory.masked_fill(step.done.reshape(-1, 1, 1), 0.0)
-
-    def clear(self) -> None:
-        """Forget the final observations; the next rollout begins where this one ended."""
-        super().clear()
-        self.begins[0] = self.begins[-1]
 
     def rows(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (of T * E) of the chunks `(N,)`, counted start by start and copy by copy, `(L, N)`, and which count.

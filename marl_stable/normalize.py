@@ -129,6 +129,11 @@ class ObservationNorm(RunningNorm):
             return super().forward(x)
         return torch.cat([super().forward(x[..., : self.features]), x[..., self.features :]], dim=-1)
 
+    def move(self, shift: Tensor) -> None:
+        """All measurements have moved by `shift`, of the statistics' shape."""
+        self.mean = self.mean + shift
+        self._refresh()
+
     def take_in(self, obs: Tensor, alive: Tensor | None) -> None:
         """Let raw observations `(N, A, O)` of living agents `(N, A)` into the statistics."""
         obs = obs[..., : self.features]

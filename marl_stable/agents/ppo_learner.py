@@ -21,6 +21,7 @@ from marl_stable.agents.group_learner import GroupLearner, step_stats
 from marl_stable.agents.ppo import Batch, normalized_advantage, policy_loss, value_loss
 from marl_stable.agents.reward_scale import REWARD_CLIP
 from marl_stable.buffers import Rollout
+from marl_stable.drift import Beginnings
 from marl_stable.graphs import Replayed
 from marl_stable.monitor.signals.data import History, Recent, by_turns
 from marl_stable.monitor.signals.rows import spread
@@ -42,7 +43,16 @@ LONGEST_HORIZON = 1_000.0  # steps, where values are guessed
 class PPOLearner(GroupLearner):
     """A group's stochastic actor, its critic, and the rollout that they learn from."""
 
-    PARTS = ("actor", "critic", "obs_norm", "value_norm", "reward_norm", "actor_optimizer", "critic_optimizer")
+    PARTS = (
+        "actor",
+        "critic",
+        "obs_norm",
+        "beginnings",
+        "value_norm",
+        "reward_norm",
+        "actor_optimizer",
+        "critic_optimizer",
+    )
 
     def __init__(
         self,
@@ -66,6 +76,7 @@ class PPOLearner(GroupLearner):
         self.actor_norms, self.critic_norms = BatchNorms(self.actor), BatchNorms(self.critic)
         self.value_norm = RunningNorm((agents,), VALUE_CLIP).to(device)
         self.reward_norm = RunningNorm((agents,), REWARD_CLIP).to(device)
+        self.beginnings = Beginnings(self.obs_norm.mean.shape).to(device)
         self._add_optimizers(self.actor, self.critic, config, refuse, watch)
         self.rollout = self._storage(*shape, device)
         self.history = History(shape[1], agents, device)
@@ -228,7 +239,10 @@ class PPOLearner(GroupLearner):
 
     def finish(self, losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Means over the update's steps; observation statistics move on only now, between updates."""
-        self.take_in(self.rollout.obs[:-1].flatten(0, 1), self.rollout.alive.flatten(0, 1))
+        r = self.rollout
+        if self._normalize_obs:
+            self.beginnings.follow(self.obs_norm, r.obs[1:], r.begins[1:])
+        self.take_in(r.obs[:-1].flatten(0, 1), r.alive.flatten(0, 1))
         self.history.take_in(self.recent())
         self.rollout.clear()
         first = {"stability/first_ratio": losses[0]["stability/first_ratio"]}
