@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -248,6 +249,10 @@ class PPOLearner(GroupLearner):
         first = {"stability/first_ratio": losses[0]["stability/first_ratio"]}
         self.figures = mean_of(losses) | first | {"weights/norm": self.weight_norm()}
         return self.figures
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; in runs of before drift was followed, beginnings begin anew."""
+        super().load_state_dict({"beginnings": self.beginnings.state_dict()} | state)
 
     # ---- being watched
 

@@ -443,6 +443,18 @@ def test_a_loaded_state_is_not_changed_by_going_on():
     assert_same(state, kept)
 
 
+def test_a_state_of_before_drift_was_followed_can_be_gone_on_from():
+    agent, _, _ = filled(TWO_GROUPS)
+    fresh, _, _ = begun(TWO_GROUPS, seed=5)
+    state = copied(agent.state_dict())
+    for learner in state["learning"]["groups"].values():
+        del learner["beginnings"]
+    fresh.load_state_dict(state)
+    for name, learner in fresh.learners.items():
+        assert torch.equal(learner.obs_norm.mean, agent.learners[name].obs_norm.mean)
+        assert not learner.beginnings.count.any()
+
+
 def test_the_policys_state_is_enough_to_act():
     agent, _, obs = filled(TWO_GROUPS, continuous=True)
     fresh, _, _ = begun(TWO_GROUPS, continuous=True, seed=5)
