@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from benchmarks import overlap
+from marl_stable.agents.config import MADDPGConfig
 
 
 def test_the_same_updates_between_steps_and_while_workers_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlap, "COPIES", 16)
     monkeypatch.setattr(overlap, "WORKERS", 1)
-    monkeypatch.setattr(overlap, "ROUND", 256)
+    monkeypatch.setattr(overlap, "ROUND", 4 * MADDPGConfig.steps_per_update)
     loop = overlap.made()
     left: list[int] = []
     observe = loop.agent.observe
@@ -23,9 +24,10 @@ def test_the_same_updates_between_steps_and_while_workers_step(monkeypatch: pyte
 
     monkeypatch.setattr(loop.agent, "observe", seen)
     loop.round(False)
-    assert (left, loop.agent.updates) == ([4] * 16, 4)
+    steps = 4 * MADDPGConfig.steps_per_update // 16
+    assert (left, loop.agent.updates) == ([4] * steps, 4)
     left.clear()
     loop.round(True)
-    assert left == [3] * 4 + [2] * 4 + [1] * 4 + [0] * 4
+    assert left == [3] * (steps // 4) + [2] * (steps // 4) + [1] * (steps // 4) + [0] * (steps // 4)
     assert loop.agent.updates == 8
     loop.envs.close()
