@@ -53,6 +53,9 @@ OFF_POLICY: dict[str, Any] = {  # the same for algorithms with a replay
     "network": NetworkConfig(hidden=(32,), activation="relu"),
 }
 
+QUICK: dict[str, Any] = {"lr": 5e-3, "tau": 0.1, "gamma": 0.9, "normalize_reward": False}
+"""Over `OFF_POLICY`: to learn a game of one step in a second."""
+
 
 def make_agent(env: BatchedEnv, algo: str = "mappo", seed: int = 1, refuse: bool = True, **settings: Any) -> MAPPO:
     """An agent for `env` with `BASE` and `settings` over the defaults of its algorithm."""
@@ -89,6 +92,13 @@ def train(agent: MAPPO | MADDPG, env: BatchedEnv, obs: PerGroup, iterations: int
         obs, _ = collect(agent, env, obs)
         update(agent)
     return obs
+
+
+def teach(agent: MAPPO | MADDPG, env: BatchedEnv, iterations: int) -> None:
+    """Train from the first observations on."""
+    obs = env.reset(1)
+    agent.initialize_statistics(obs)
+    train(agent, env, obs, iterations)
 
 
 def greedy_return(agent: MAPPO | MADDPG, env: BatchedEnv) -> float:

@@ -14,7 +14,7 @@ from marl_stable.agents.reward_scale import RewardScale
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.probe import Aim, Allowed, Ending, Endless, Match, Probe, Recall, Relay, Roles, Silence
 from marl_stable.types import Discrete, EnvSpec, Group, PerGroup, Step
-from tests.agents.loops import CPU, greedy_return, make_ddpg, train
+from tests.agents.loops import CPU, QUICK, greedy_return, make_ddpg, teach, train
 from tests.envs.fakes import Unsaved
 
 GAMMA = 0.9
@@ -25,11 +25,8 @@ MIXED = [("maddpg", True), ("matd3", False), ("iddpg", True), ("iddpg", False)]
 def trained(game: type[Probe], algo: str, iterations: int, **settings: Any) -> tuple[MADDPG, Probe]:
     """An agent after `iterations` of 320 steps in 64 copies and 10 updates, the first of them at random."""
     env = game(64, CPU)
-    quick = {"lr": 5e-3, "tau": 0.1, "gamma": GAMMA, "normalize_reward": False}
-    agent = make_ddpg(env, algo, **(quick | settings))
-    obs = env.reset(1)
-    agent.initialize_statistics(obs)
-    train(agent, env, obs, iterations)
+    agent = make_ddpg(env, algo, **(QUICK | settings))
+    teach(agent, env, iterations)
     return agent, env
 
 

@@ -20,11 +20,13 @@ from marl_stable.networks.pooling import PooledNetwork
 from marl_stable.types import PerGroup, Step, UsageError
 from tests.agents.loops import (
     CPU,
+    QUICK,
     assert_same,
     collect,
     greedy_return,
     make_agent,
     make_ddpg,
+    teach,
     through_a_file,
     train,
     update,
@@ -268,16 +270,12 @@ def test_a_loaded_agent_goes_on_bit_for_bit(algo: str, settings: dict[str, Any])
 
 def learned(game: type[Probe], algo: str, iterations: int, **settings: Any) -> tuple[MAPPO | MADDPG, Probe]:
     """An agent after `iterations` of 320 steps in 64 copies."""
-    env = game(64, CPU)
+    env, pooling = game(64, CPU), {"critic_input": "pool"} | settings
     if algo == "mappo":
-        agent: MAPPO | MADDPG = make_agent(env, algo, gamma=GAMMA, critic_input="pool", **settings)
+        agent: MAPPO | MADDPG = make_agent(env, algo, gamma=GAMMA, **pooling)
     else:
-        quick: dict[str, Any] = {"lr": 5e-3, "tau": 0.1, "gamma": GAMMA, "normalize_reward": False}
-        quick["critic_input"] = "pool"
-        agent = make_ddpg(env, algo, **(quick | settings))
-    obs = env.reset(1)
-    agent.initialize_statistics(obs)
-    train(agent, env, obs, iterations)
+        agent = make_ddpg(env, algo, **(QUICK | pooling))
+    teach(agent, env, iterations)
     return agent, env
 
 
