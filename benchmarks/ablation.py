@@ -23,6 +23,7 @@ import numpy as np
 
 import marl_stable as ms
 from benchmarks.faults.conditions import FAULTS
+from benchmarks.provenance import by_today
 from benchmarks.scoring import EPISODES, worth
 from benchmarks.trials import RESULTS, Trial, part_of, read, run_missing
 from marl_stable.config import EnvConfig
@@ -165,7 +166,7 @@ def measure(run: ms.Run, trial: Trial) -> dict[str, Any]:
 
 def table(ablation: Ablation) -> str:
     """Means over seeds, and the change of their mean over tasks against the default, stressed ones apart."""
-    entries = list(read(ablation.file))
+    entries = by_today(list(read(ablation.file)))
     by_place: dict[tuple[str, str], list[float]] = {}
     for entry in entries:
         by_place.setdefault((entry["variant"], entry["task"]), []).append(entry["return"])

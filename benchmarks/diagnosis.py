@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 import marl_stable as ms
 from benchmarks.diagnosis_plan import CONSTANT, CONVERGED, Trial, draw, with_twins
 from benchmarks.judging import pages
+from benchmarks.provenance import made_with, outdated
 from benchmarks.sabotage import SABOTAGE, at_boundaries, keep_clocks_together, sabotaged
 from benchmarks.scoring import latest, worth
 from benchmarks.trials import RESULTS, part_of, read
@@ -37,7 +38,7 @@ from marl_stable.diagnosing import read_case
 from marl_stable.folder import METADATA, RunFolder
 from marl_stable.monitor.case import Case
 from marl_stable.monitor.diagnosis import diagnose
-from marl_stable.provenance import git_commit, versions
+from marl_stable.provenance import git_commit
 from marl_stable.report.files import replace_file
 from marl_stable.types import UsageError
 
@@ -177,20 +178,18 @@ def _names(found: dict[str, Any]) -> list[str]:
 
 
 def run_missing(trials: Iterable[Trial], file: Path, cache: Path) -> Iterator[dict[str, Any]]:
-    """Record what `file` does not hold yet, or what crashed; every entry is appended to it and handed on."""
+    """Record what `file` does not hold yet, what crashed, and what had other defaults; hand on what is appended."""
     prepare(cache)
     file.parent.mkdir(parents=True, exist_ok=True)
-    entries = latest(read(file), trial_of)
-    done = {trial_of(entry) for entry in entries if entry["status"] != "failed"}
-    crashed = {trial_of(entry) for entry in entries} - done
+    entries = {trial_of(entry): entry for entry in read(file)}
     for trial in trials:
-        if trial in done:
-            continue
-        if trial in crashed:
+        if entry := entries.get(trial):
+            if entry["status"] != "failed" and not outdated(entry, trial.flags()):
+                continue
             shutil.rmtree(cache / trial.slug(), ignore_errors=True)
         began = time.perf_counter()
         entry = entry_of(trial, record(trial, cache), cache) | {"judged": judged(trial, cache)}
-        entry |= {"seconds": round(time.perf_counter() - began, 1), "commit": git_commit(), "versions": versions()}
+        entry |= {"seconds": round(time.perf_counter() - began, 1)} | made_with(trial.flags())
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(entry) + "\n")
         yield entry

@@ -23,12 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import marl_stable as ms
+from benchmarks.provenance import made_with, outdated
 from benchmarks.sabotage import at_boundaries, sabotaged
-from benchmarks.scoring import score, worth
+from benchmarks.scoring import latest, score, worth
 from benchmarks.trials import RESULTS, read
 from marl_stable.agents.config import default_config
 from marl_stable.config import EnvConfig
-from marl_stable.provenance import git_commit
 from marl_stable.training import Training
 
 FILE = RESULTS / "guard.jsonl"
@@ -132,15 +132,20 @@ def perform(job: Job) -> dict[str, Any]:
 
 
 def run_missing(wanted: list[Job], file: Path) -> Iterator[dict[str, Any]]:
-    """Do what `file` does not hold yet, and append it."""
+    """Do what `file` does not hold yet, or with other defaults, and append it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    done = {Job(*(entry[name] for name in Job._fields)) for entry in read(file)}
+    done = {job for entry in read(file) if not outdated(entry, (job := job_of(entry)).flags())}
     for job in wanted:
         if job not in done:
-            entry = perform(job) | {"commit": git_commit()}
+            entry = perform(job) | made_with(job.flags())
             with file.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(entry) + "\n")
             yield entry
+
+
+def job_of(entry: dict[str, Any]) -> Job:
+    """The job that an entry is of."""
+    return Job(*(entry[name] for name in Job._fields))
 
 
 def table(entries: list[dict[str, Any]]) -> str:
@@ -211,7 +216,7 @@ def main() -> None:
     ]
     for entry in [] if asked.table else run_missing(wanted, FILE):
         print(entry, flush=True)
-    written = table(list(read(FILE)))
+    written = table(latest(read(FILE), job_of))
     FILE.with_suffix(".md").write_text(written, encoding="utf-8")
     print(written)
 

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 import marl_stable as ms
+from benchmarks.provenance import by_today, outdated
 from benchmarks.trials import RESULTS, Trial, part_of, read, run_missing
 from marl_stable.acting import by_agent, mixed
 from marl_stable.agents import algorithm
@@ -147,7 +148,7 @@ def table(entries: list[dict[str, Any]]) -> str:
 
 def _of(row: Row, entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     key = (row.task, row.algo, row.steps)
-    return [entry for entry in entries if (entry["task"], entry["variant"], entry["total_steps"]) == key]
+    return by_today([entry for entry in entries if (entry["task"], entry["variant"], entry["total_steps"]) == key])
 
 
 def _line(row: Row, found: list[dict[str, Any]]) -> str:
@@ -163,8 +164,13 @@ def _line(row: Row, found: list[dict[str, Any]]) -> str:
     return (
         f"| {row.task} | {row.algo} | {row.steps / 1e6:g}M | {float(interquartile_mean(values)):.2f} | {reach} "
         f"| {len(values)} | {values.min():.2f} | {told} | {dead} | {drop:.2f} | {', '.join(devices)} "
-        f"| {found[-1]['commit'][:10]} |"
+        f"| {_commit(found)} |"
     )
+
+
+def _commit(found: list[dict[str, Any]]) -> str:
+    last = found[-1]
+    return f"{last['commit'][:10]}{', former defaults' if outdated(last, last['flags']) else ''}"
 
 
 def _mean(values: list[float]) -> float:
@@ -176,7 +182,7 @@ def _team_lines(row: Row, found: list[dict[str, Any]]) -> list[str]:
     lines = []
     for team in teams:
         gains = np.array([entry["gains"][team] for entry in found])  # (seeds, 3): mean, low, high
-        told = f"{np.median(gains[:, 0]):.2f} | {gains[:, 1].min():.2f} | {len(found)} | {found[-1]['commit'][:10]}"
+        told = f"{np.median(gains[:, 0]):.2f} | {gains[:, 1].min():.2f} | {len(found)} | {_commit(found)}"
         lines.append(f"| {row.task} | {row.algo} | {team} | {told} |")
     return lines
 

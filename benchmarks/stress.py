@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import marl_stable as ms
+from benchmarks.provenance import made_with, outdated
 from benchmarks.sabotage import at_boundaries, keep_clocks_together, sabotaged
 from benchmarks.scoring import latest, same_figures, worth
 from benchmarks.stress_conditions import ARMS, BY_NAME, CONDITIONS, Condition, Place
 from benchmarks.stress_table import table
 from benchmarks.trials import RESULTS, part_of, read
-from marl_stable.provenance import git_commit, versions
 from marl_stable.run.resuming import resume
 from marl_stable.training import Training
 from marl_stable.types import UsageError
@@ -100,6 +100,11 @@ def jobs(seeds: int, wide: bool = False, times: int = 1) -> list[Job]:
 def key_of(entry: dict[str, Any]) -> tuple[Any, ...]:
     """:meth:`Job.key` of an entry."""
     return tuple(entry[name] for name in (*NAMED, "total_steps"))
+
+
+def of_former_defaults(entry: dict[str, Any]) -> bool:
+    """Whether the job would be trained with other settings today."""
+    return outdated(entry, Job(*(entry[name] for name in Job._fields)).flags())
 
 
 # ---- one job
@@ -198,18 +203,19 @@ EVENTS = {None: _trained, "raise": _struck, "hang": _struck, "kill": _killed}
 
 
 def run_missing(wanted: Iterable[Job], file: Path) -> Iterator[dict[str, Any]]:
-    """Train what `file` does not hold yet, or what crashed; every entry is appended to it and handed on."""
+    """Train what `file` does not hold yet, what crashed, and what had other defaults; hand on what is appended."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    done = {key_of(entry) for entry in latest(read(file), key_of) if entry["status"] != "failed"}
+    found = latest(read(file), key_of)
+    done = {key_of(entry) for entry in found if entry["status"] != "failed" and not of_former_defaults(entry)}
     for job in wanted:
         if job.key() in done:
             continue
         began = time.perf_counter()
-        found = perform(job)
-        if found["status"] == "interrupted":
+        told = perform(job)
+        if told["status"] == "interrupted":
             raise SystemExit(f"{' '.join(map(str, job))} was interrupted; nothing is kept of it")
-        entry = job._asdict() | {"total_steps": job.flags()["total_steps"], "flags": job.flags()} | found
-        entry |= {"seconds": round(time.perf_counter() - began, 1), "commit": git_commit(), "versions": versions()}
+        entry = job._asdict() | {"total_steps": job.flags()["total_steps"], "flags": job.flags()} | told
+        entry |= {"seconds": round(time.perf_counter() - began, 1)} | made_with(job.flags())
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(entry) + "\n")
         yield entry
@@ -232,7 +238,8 @@ def main() -> None:
         for entry in run_missing(part_of(chosen, asked.part), FILE):
             told = {name: entry.get(name) for name in ("status", "value", "low", "named", "seconds")}
             print(*(entry[name] for name in NAMED), told, flush=True)
-    written = table(latest(read(FILE), key_of))
+    entries = latest(read(FILE), key_of)
+    written = table(entries, former=sum(map(of_former_defaults, entries)))
     TABLE.write_text(written, encoding="utf-8")
     print(written)
 

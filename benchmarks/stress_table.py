@@ -52,8 +52,9 @@ def marks_of(entries: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], fl
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 
-def table(everything: list[dict[str, Any]]) -> str:
-    """The results as Markdown: with the usual budgets, and beside them those of larger ones."""
+def table(everything: list[dict[str, Any]], former: int = 0) -> str:
+    """The results as Markdown: with the usual budgets, and beside them those of larger ones; `former`: how many of
+    them are of defaults before today's."""
     entries = _with(everything, 1)
     marks = marks_of(entries)
     of_arms = {arm: _strata(entries, marks, arm) for arm in ARMS}
@@ -72,7 +73,8 @@ def table(everything: list[dict[str, Any]]) -> str:
         *(_total(arm, strata, entries) for arm, strata in of_arms.items() if strata),
         "",
         *_slow_lines(everything),
-        f"Commits: {', '.join(commits)}.",
+        f"Commits: {', '.join(commits)}."
+        + (f" With defaults of before: {former} of {len(everything)}." if former else ""),
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,7 @@
 """Trainings of a benchmark, each done once: results are appended to a file of JSON lines and found there again.
 
-A script can be stopped and started anew, and its table is made from the file alone.
+A script can be stopped and started anew, and its table is made from the file alone. What was trained with other
+defaults than today's is trained again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import marl_stable as ms
-from marl_stable.provenance import git_commit, versions
+from benchmarks.provenance import made_with, outdated
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -34,7 +35,7 @@ class Trial(NamedTuple):
 def run_missing(trials: Iterable[Trial], file: Path, measure: Callable[[ms.Run], dict[str, Any]]) -> None:
     """Train what `file` does not hold yet, and append what `measure` finds in each run."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    done = {entry_key(entry) for entry in read(file)}
+    done = {entry_key(entry) for entry in read(file) if not outdated(entry, entry["flags"])}
     for trial in trials:
         if trial.key() in done:
             continue
@@ -55,8 +56,7 @@ def run_missing(trials: Iterable[Trial], file: Path, measure: Callable[[ms.Run],
             **found,
             "seconds": round(time.perf_counter() - began, 1),
             "device": run.folder.metadata["device"],
-            "commit": git_commit(),
-            "versions": versions(),
+            **made_with(trial.flags),
         }
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(entry) + "\n")

@@ -28,7 +28,8 @@ def test_every_trial_has_a_configuration_and_no_two_variants_are_the_same() -> N
 
 
 def entry(variant: str, task: str, value: float, seed: int = 1) -> dict[str, Any]:
-    return {"variant": variant, "task": task, "seed": seed, "return": value, "commit": "abc", "device": "cpu"}
+    told = {"variant": variant, "task": task, "seed": seed, "return": value, "commit": "abc", "device": "cpu"}
+    return told | {"flags": {}, "settings": {}}
 
 
 def test_changes_are_against_the_default_and_stressed_tasks_stand_apart(results: Path) -> None:

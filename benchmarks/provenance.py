@@ -1,0 +1,37 @@
+"""What a result was made with: its commit, its versions, and the settings that its flags came to at the time.
+
+A result whose algorithm would be set otherwise today, since a default has changed, is outdated: scripts train it anew,
+and tables prefer what is of today. Settings that came later are taken to leave older results as they were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from marl_stable.configs import nested, resolve
+from marl_stable.conversion import leaves
+from marl_stable.provenance import git_commit, versions
+
+
+def made_with(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result tells of its making; `flags` as for `ms.train`."""
+    return {"settings": settings(flags), "commit": git_commit(), "versions": versions()}
+
+
+def settings(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of the algorithm, dotted, as `flags` and today's defaults make it, and as JSON gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(leaves(resolve(nested(flags)).algo))))
+    return plain
+
+
+def outdated(entry: Mapping[str, Any], flags: Mapping[str, Any]) -> bool:
+    """Whether today's defaults would set the algorithm otherwise than it was set when `entry` was made."""
+    now = settings(flags)
+    return any(now.get(key) != value for key, value in entry["settings"].items())
+
+
+def by_today(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those with the settings of today; all of them where there are none."""
+    return [entry for entry in entries if not outdated(entry, entry["flags"])] or entries
