@@ -51,14 +51,15 @@ class NetworkOverride:
     """Non-linearity of hidden layers."""
     init: Init | None = None
     """Initialisation of hidden layers."""
-    final_init: float | None = None
-    """Half-width of the uniform that starts the last layer."""
+    final_init: float | Literal["none"] | None = None
+    """Half-width of the uniform that starts the last layer; none: like a hidden layer."""
     recurrent: Memory | None = None
     """A cell that remembers within an episode."""
 
     def over(self, base: NetworkConfig) -> NetworkConfig:
         """`base` with the fields set here."""
-        return replace(base, **{f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None})
+        own = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return replace(base, **own | ({"final_init": None} if self.final_init == "none" else {}))
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ class RunConfig:
     """Measures where the time goes and prints the table at the end."""
 
     def __post_init__(self) -> None:
+        for key, value in (("env.id", self.env.id), ("init_from", self.init_from), ("run_dir", self.run_dir)):
+            require(value != "", key, value, "a name; an unset variable in a script looks like this")
         require(self.total_steps > 0, "total_steps", self.total_steps, "a positive number of steps")
         require(self.threads == "auto" or self.threads > 0, "threads", self.threads, "auto or at least 1")
         require(self.eval_every >= 0, "eval_every", self.eval_every, "0 (only at the end) or a number of steps")

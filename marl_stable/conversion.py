@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,7 +61,7 @@ def convert(value: Any, wanted: Any, key: str) -> Any:
     for choice in sorted(_choices(wanted), key=lambda choice: choice is str):  # text fits everything, so it comes last
         try:
             return _convert_one(value, choice)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             continue
     raise UsageError(f"{key} is {value!r}; it must be {describe(wanted)}.")
 
@@ -170,6 +171,8 @@ def _float(value: Any) -> float:
 
 
 def _str(value: Any) -> str:
+    if isinstance(value, os.PathLike):  # a folder, as Python's users have it
+        value = os.fspath(value)
     if not isinstance(value, str):
         raise ValueError
     return value

@@ -12,15 +12,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
-from marl_stable.agents.config import ActorCriticConfig, default_config, without_measures
-from marl_stable.config import NetworkConfig, NetworkOverride, RunConfig
+from marl_stable.agents.config import ActorCriticConfig, default_config, with_measures
+from marl_stable.config import RunConfig
 from marl_stable.conversion import leaves, require
 from marl_stable.report.console import open_console
 from marl_stable.report.files import to_json
@@ -89,19 +89,11 @@ def rungs(config: RunConfig) -> list[RunConfig]:
 
 
 def plain(algo: ActorCriticConfig) -> ActorCriticConfig:
-    """Without any measure; networks keep their size, activation and initialisation."""
-    bare = without_measures(algo)
-    shape = {name: getattr(algo.network, name) for name in ("hidden", "activation", "init")}
-    parts: dict[str, Any] = {name: _bare(getattr(algo, name)) for name in PARTS}
+    """Without any measure, gated cells among them; networks keep their size, activation and initialisation."""
+    bare = with_measures(algo, "none")
+    parts: dict[str, Any] = {name: replace(getattr(bare, name), recurrent=None) for name in PARTS}
     adam: dict[str, Any] = {"adam_betas": ActorCriticConfig.adam_betas, "adam_eps": ActorCriticConfig.adam_eps}
-    return replace(bare, network=replace(bare.network, **shape), **parts, **adam)
-
-
-def _bare(part: NetworkOverride) -> NetworkOverride:
-    none = NetworkConfig(norm="none", final_init=None)
-    shape = ("hidden", "activation", "init")
-    set_here = [f.name for f in fields(part) if f.name not in shape and getattr(part, f.name) is not None]
-    return replace(part, **{name: getattr(none, name) for name in set_here})
+    return replace(bare, network=replace(bare.network, recurrent="none"), **parts, **adam)
 
 
 def _with(algo: ActorCriticConfig, asked: ActorCriticConfig, name: str) -> ActorCriticConfig:

@@ -163,7 +163,7 @@ def _env_config(run: Path, env_id: str | None, env_kwargs: dict[str, Any] | None
     config = configs.read_run(RunFolder.open(run).config)
     kwargs = config.env.kwargs if env_kwargs is None else env_kwargs
     copies = config.env.num_envs if env_id is None or env_id == config.env.id else "auto"
-    return replace(config.env, id=env_id or config.env.id, kwargs=kwargs, num_envs=copies)
+    return replace(config.env, id=config.env.id if env_id is None else env_id, kwargs=kwargs, num_envs=copies)
 
 
 def _require_same(trained: EnvSpec, here: EnvSpec, run: str = "the run") -> None:

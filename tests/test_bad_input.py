@@ -331,3 +331,16 @@ def test_a_strict_reader_can_read_every_json_of_a_run_full_of_nan() -> None:
     json.loads(Path("run/metadata.json").read_text(), parse_constant=refuse)
     for text in Path("run/incidents.jsonl").read_text().splitlines():
         json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.usefixtures("quick_measurements")
+@pytest.mark.parametrize("more", [("--env.num-envs", "1e13"), ("--algo.network.hidden", "100000000000")])
+def test_a_run_too_large_for_this_machine_is_one_sentence_and_leaves_nothing(
+    more: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "run", *more) == 2
+    told = capsys.readouterr().err
+    assert "not enough memory for this run" in told
+    assert "lower env.num_envs" in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "run").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -272,7 +272,63 @@ def test_measures_as_a_flag_come_after_the_preset_and_before_all_other_flags(pre
         algo: Any = train_config([file, *line.split()]).algo
         assert (algo.normalize_obs, algo.network.norm) == (False, "none")
         assert algo.normalize_value
-        assert algo.lr == 0.5
+        assert (algo.lr, algo.network.hidden) == (0.5, (7,))  # no measures, and kept
+
+
+def test_measures_of_one_network_alone_are_taken_away_with_the_others(preset: Callable[[str], str]) -> None:
+    file = preset("algo: {critic_network: {norm: batch, hidden: 9, final_init: 0.1}}")
+    algo: Any = train_config([file, "--measures", "none"]).algo
+    network = algo.critic_network.over(algo.network)
+    assert network == NetworkConfig(hidden=(9,), norm="none", final_init=None)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_measures_default_puts_back_what_a_preset_has_taken_away(name: str, preset: Callable[[str], str]) -> None:
+    text = f"measures: none\nalgo: {{name: {name}, lr: 0.5, max_grad_norm: 3, network: {{hidden: 7}}}}"
+    own: Any = train_config([preset(text)]).algo
+    assert (own.max_grad_norm, own.network.norm) == (3, "none")
+    config = train_config([preset(text), "--measures", "default", "--algo.normalize-obs", "off"])
+    default: Any = ALGORITHMS[name]()
+    kept = replace(default, lr=0.5, normalize_obs=False, network=replace(default.network, hidden=(7,)))
+    assert (config.algo, config.measures) == (kept, "default")
+
+
+def test_measures_default_over_a_preset_that_has_them_leaves_its_own_values(preset: Callable[[str], str]) -> None:
+    algo: Any = train_config([preset("algo: {max_grad_norm: 3}"), "--measures", "default"]).algo
+    assert algo.max_grad_norm == 3
+
+
+def test_the_last_layer_of_one_network_alone_can_begin_like_a_hidden_one() -> None:
+    algo: Any = typed("--algo.actor-network.final-init none").algo
+    assert algo.actor_network.over(algo.network).final_init is None
+    assert algo.critic_network.over(algo.network).final_init == 3e-3
+    again: Any = configs.resolve(configs.parse(configs.write(RunConfig(algo=algo)), "x")).algo
+    assert again == algo
+
+
+@pytest.mark.parametrize(
+    ("keywords", "told"),
+    [
+        ({"algo": {"name": ["mappo"]}}, r"unknown algorithm"),
+        ({"algo": {"name": 3}}, r"unknown algorithm '3'"),
+        ({"algo": {"name": None}}, r"unknown algorithm 'None'"),
+        ({"algo": ""}, r"unknown algorithm ''"),
+        ({"total_steps": 10**400}, r"total_steps is 10+; it must be a whole number"),
+        ({"env": 3, "env__kwargs": {}}, r"env is 3, so env__kwargs has no place"),
+        ({"env": ""}, r"env.id is ''"),
+        ({"init_from": ""}, r"init_from is ''"),
+        ({"run_dir": ""}, r"run_dir is ''"),
+        ({"algo__network__final_init": -1}, r"algo.network.final_init is -1.0; it must be none, 0 or positive"),
+        ({"algo__actor_network__final_init": -1}, r"algo.actor_network.final_init is -1.0"),
+    ],
+)
+def test_what_is_no_setting_is_one_sentence(keywords: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        configs.resolve(configs.nested(keywords))
+
+
+def test_folders_may_be_paths() -> None:
+    assert configs.resolve(configs.nested({"init_from": Path("a"), "run_dir": Path("b")})).init_from == "a"
 
 
 def test_measures_in_a_preset_come_before_its_other_keys_wherever_they_stand(preset: Callable[[str], str]) -> None:

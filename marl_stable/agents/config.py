@@ -77,6 +77,8 @@ class ActorCriticConfig(AlgoConfig, ABC):
             hidden = getattr(self, key).hidden
             fits = hidden is None or (len(hidden) > 0 and min(hidden) > 0)
             require(fits, f"algo.{key}.hidden", hidden, "one positive width or more")
+            width = getattr(self, key).final_init
+            require(not isinstance(width, float) or width >= 0, f"algo.{key}.final_init", width, "none, 0 or positive")
 
     def _require_nothing_pooled(self) -> None:
         """Refuse, for an algorithm whose critics see their own agent alone, what it would not do."""
@@ -232,7 +234,7 @@ class IDDPGConfig(MADDPGConfig):
         self._require_nothing_pooled()
 
 
-AlgoT = TypeVar("AlgoT", bound=AlgoConfig)
+AlgoT = TypeVar("AlgoT", bound=ActorCriticConfig)
 
 ALGORITHMS: dict[str, type[MAPPOConfig | MADDPGConfig]] = {
     "iddpg": IDDPGConfig,
@@ -254,19 +256,31 @@ PLAIN: dict[str, Any] = {
     "target_kl": None,
     "squash": False,
     "huber": None,
-    "network": NetworkConfig(norm="none", block="plain", final_init=None),
 }
+PLAIN_NETWORK: dict[str, Any] = {"norm": "none", "block": "plain", "final_init": None}
 """What `--measures none` sets: the algorithm as its paper has it, nothing that only serves stability."""
 
 
 def default_config(name: str) -> MAPPOConfig | MADDPGConfig:
     """The defaults of the algorithm called `name`; UsageError for an unknown one."""
-    if name not in ALGORITHMS:
-        raise unknown("algorithm", name, ALGORITHMS, f"Known: {', '.join(ALGORITHMS)}.")
+    if not isinstance(name, str) or name not in ALGORITHMS:  # a preset may hold anything in its place
+        raise unknown("algorithm", str(name), ALGORITHMS, f"Known: {', '.join(ALGORITHMS)}.")
     return ALGORITHMS[name]()
 
 
-def without_measures(algo: AlgoT) -> AlgoT:
-    """`algo` as the plain algorithm (`--measures none`)."""
+def with_measures(algo: AlgoT, measures: Literal["default", "none"]) -> AlgoT:
+    """`algo` with all stability measures as by default, or with none of them; sizes, rates and all else stay."""
+    default = default_config(algo.name)
+    plain, network = PLAIN, PLAIN_NETWORK
+    if measures == "default":
+        plain = {key: getattr(default, key, None) for key in PLAIN}
+        network = {key: getattr(default.network, key) for key in PLAIN_NETWORK}
     own = {f.name for f in fields(algo)}
-    return replace(algo, **{key: value for key, value in PLAIN.items() if key in own})
+    unset = dict.fromkeys(PLAIN_NETWORK)  # what was said of one network alone gives way as well
+    return replace(
+        algo,
+        **{key: value for key, value in plain.items() if key in own},
+        network=replace(algo.network, **network),
+        actor_network=replace(algo.actor_network, **unset),
+        critic_network=replace(algo.critic_network, **unset),
+    )

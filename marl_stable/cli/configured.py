@@ -18,7 +18,7 @@ def configured(words: list[str], usage: Usage, defaults: Callable[[RunConfig], A
         layers.append(configs.read_preset(words[0]))
         words = words[1:]
     algorithm, measures = flags.find(words, "--algo.name"), flags.find(words, "--measures")
-    first = {"algo": {"name": algorithm}} if algorithm else {}  # it decides which flags there are
+    first = {"algo": {"name": algorithm}} if algorithm is not None else {}  # it decides which flags there are
     base = configs.resolve(*layers, first | ({"measures": measures} if measures else {}))
     others, config = usage.read(words, defaults(base))
     usage.refuse(others)

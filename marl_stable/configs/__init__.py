@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from marl_stable.agents.config import default_config, without_measures
+from marl_stable.agents.config import ActorCriticConfig, default_config, with_measures
 from marl_stable.config import RunConfig
 from marl_stable.conversion import override, to_dict, unknown
 from marl_stable.types import UsageError
@@ -99,6 +99,8 @@ def nested(flags: Mapping[str, Any]) -> dict[str, Any]:
         place = layer
         for section in sections:
             place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"{section} is {place!r}, so {path} has no place; give the name of {section} as text.")
         place[key] = value
     return layer
 
@@ -106,8 +108,9 @@ def nested(flags: Mapping[str, Any]) -> dict[str, Any]:
 def resolve(*layers: Mapping[str, Any]) -> RunConfig:
     """The run that nested keys describe, later layers over earlier ones, all over the defaults.
 
-    `measures: none` takes every measure away before the other keys of its own layer. `algo.name` in a later layer that
-    differs from an earlier one's drops what the earlier layers say of `algo`.
+    `measures: none` takes every measure away before the other keys of its own layer, and `measures: default` puts them
+    back where an earlier layer has taken them away. `algo.name` in a later layer that differs from an earlier one's
+    drops what the earlier layers say of `algo`.
     """
     name = "mappo"
     kept: list[dict[str, Any]] = []
@@ -119,9 +122,11 @@ def resolve(*layers: Mapping[str, Any]) -> RunConfig:
         kept.append(dict(layer))
     config = RunConfig(algo=default_config(name))
     for layer in kept:
-        config = override(config, {"measures": layer["measures"]} if "measures" in layer else {})
-        if "measures" in layer and config.measures == "none":
-            config = replace(config, algo=without_measures(config.algo))
+        if "measures" in layer:
+            before, config = config.measures, override(config, {"measures": layer["measures"]})
+            if "none" in (before, config.measures):
+                assert isinstance(config.algo, ActorCriticConfig)
+                config = replace(config, algo=with_measures(config.algo, config.measures))
         config = override(config, layer)
     return config
 

@@ -50,10 +50,21 @@ def start(config: RunConfig) -> Run:
                 training = _begin(folder, config, device)
             except BaseException as error:
                 folder.discard()
-                if isinstance(error, EnvironmentFailure):
-                    raise UsageError(str(error)) from error
+                if told := _fault_of_the_asked(error):
+                    raise UsageError(told) from error
                 raise
             return conducting.conduct(folder, training, signals)
+
+
+def _fault_of_the_asked(error: BaseException) -> str | None:
+    """What to say of an error before the first step that other settings would not have."""
+    if isinstance(error, EnvironmentFailure):
+        return str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):  # torch's own
+        why = " ".join(str(error).split())
+        remedy = "lower env.num_envs, algo.network.hidden or algo.batch_size"
+        return f"there is not enough memory for this run ({why}); {remedy}."
+    return None
 
 
 def _create(config: RunConfig) -> RunFolder:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from marl_stable.agents.config import default_config, without_measures
+from marl_stable.agents.config import default_config, with_measures
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.probe import (
@@ -114,7 +114,7 @@ def test_without_any_reward_nothing_breaks():
 
 @pytest.mark.parametrize("game", [Match, Roles], ids=lambda game: game.__name__)
 def test_the_plain_algorithm_learns_too(game: type[Probe]):
-    plain = without_measures(default_config("mappo"))
+    plain = with_measures(default_config("mappo"), "none")
     measures = {"normalize_obs", "normalize_reward", "normalize_value", "max_grad_norm", "squash", "action_penalty"}
     settings = {name: getattr(plain, name) for name in measures}
     network = NetworkConfig(hidden=(32,), norm="none", final_init=None)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl_stable.agents.config import default_config, without_measures
+from marl_stable.agents.config import default_config, with_measures
 from marl_stable.agents.maddpg import MADDPG
 from marl_stable.agents.reward_scale import RewardScale
 from marl_stable.config import NetworkConfig
@@ -106,7 +106,7 @@ def test_without_any_reward_nothing_breaks(algo: str):
 
 @pytest.mark.parametrize("game", [Match, Aim], ids=lambda game: game.__name__)
 def test_the_plain_algorithm_learns_too(game: type[Probe]):
-    plain = without_measures(default_config("maddpg"))
+    plain = with_measures(default_config("maddpg"), "none")
     measures = {"normalize_obs", "normalize_reward", "max_grad_norm", "action_penalty", "huber"}
     settings = {name: getattr(plain, name) for name in measures}
     network = NetworkConfig(hidden=(32,), norm="none", final_init=None, activation="relu")
