@@ -95,7 +95,7 @@ def test_what_a_preset_says_of_a_measure_holds_from_its_rung_on() -> None:
     none = (None, None, False, "none", 0.0)
     for at, (key, value, without) in enumerate(zip(keys, asked, none, strict=True), start=1):
         assert [rung(text, number)[f"algo.{key}"] for number in range(6)] == [without] * at + [value] * (6 - at)
-    assert [rung(text, number)["algo.critic_network.norm"] for number in (3, 4)] == ["none", "layer"]
+    assert [rung(text, number)["algo.critic_network.norm"] for number in (3, 4)] == [None, "layer"]  # as the network
     assert [rung(text, number)["algo.critic_network.hidden"] for number in (3, 4)] == [(8,) * 4, (8,) * 2]
     assert [rung(text, number)["algo.adam_eps"] for number in (4, 5)] == [1e-8, 1e-5]
 
