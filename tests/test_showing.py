@@ -280,7 +280,7 @@ def test_an_episode_without_an_end_is_cut(run: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["-o", "x.mp4"], "x.mp4 ends in '.mp4'; it must end in .gif or .webp"),
+        (["-o", "x.avi"], "x.avi ends in '.avi'; it must end in .gif, .webp or .mp4"),
         (["-o", "x.gif", "--episodes", "0"], "episodes is 0; it must be at least 1."),
         (["-o", "x.gif", "--seed", "-3"], "seed is -3"),
         (

@@ -50,7 +50,7 @@ class Render:
     """Draw greedy episodes of the policy in a run folder; a particle/ run is drawn by its mpe2 twin."""
 
     output: str | None = None
-    """File to write, .gif or .webp; `-o` for short."""
+    """File to write, .gif, .webp or .mp4; `-o` for short."""
     episodes: int = 3
     """Number of episodes."""
     seed: int = 0
@@ -83,7 +83,7 @@ def evaluate(words: list[str]) -> int:
 
 
 def render(words: list[str]) -> int:
-    """Draw greedy episodes as GIF or WebP"""
+    """Draw greedy episodes as GIF, WebP or MP4"""
     others, asked = RENDER.read(words, Render())
     run = RENDER.run_folder(others)
     if asked.output is None:

@@ -1,4 +1,4 @@
-"""Frames of an episode as a small looping GIF or WebP.
+"""Frames of an episode as a small looping GIF or WebP, or as an MP4.
 
 Shapes: H height, W width, in pixels.
 """
@@ -17,32 +17,36 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marl_stable.report.files import replace_file
+from marl_stable.report.film import encoder, film
 from marl_stable.types import UsageError
 
 LONGEST_SIDE = 400  # pixels
 MOST_FRAMES_PER_SECOND = 50  # browsers slow down what is faster
 
 _TICK = {".gif": 10, ".webp": 1}  # ending: milliseconds that a frame's time is a multiple of
+_FILM = ".mp4"
 
 
 def write_animation(frames: Iterable[NDArray[np.uint8]], path: Path, fps: float) -> None:
-    """Write `frames`, each (H, W, 3), as an endless animation; the ending of `path` says which format.
+    """Write `frames`, each (H, W, 3), as an animation, endless but for MP4; the ending of `path` says which format.
 
     Frames longer than 400 pixels are shrunk by a whole factor; equal frames in a row become one that lasts longer.
     More than 50 frames per second are shown as 50. The folder is created, and the file appears whole or not at all.
-    Raises UsageError for another ending than .gif and .webp, for no frames or frames of another shape, and where
-    nothing can be written.
+    Raises UsageError for another ending than .gif, .webp and .mp4, where what .mp4 needs is not installed, for no
+    frames or frames of another shape, and where nothing can be written.
     """
     ending = path.suffix.lower()
-    if ending not in _TICK:
-        raise UsageError(f"the animation {path} ends in {ending or 'nothing'!r}; it must end in .gif or .webp.")
+    if ending not in (*_TICK, _FILM):
+        raise UsageError(f"the animation {path} ends in {ending or 'nothing'!r}; it must end in .gif, .webp or .mp4.")
+    av = encoder(path) if ending == _FILM else None  # before an episode is played
     if not (math.isfinite(fps) and fps > 0):
         raise UsageError(f"fps is {fps!r}; it must be a positive number of frames per second.")
     with _refusing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     images = _images(frames, ending, path)
     with _refusing(path):
-        replace_file(path, (_encoded(images, ending, fps),))
+        shown = min(fps, MOST_FRAMES_PER_SECOND)
+        replace_file(path, (film(images, shown, av) if av else _encoded(images, ending, shown),))
 
 
 @contextlib.contextmanager
@@ -71,7 +75,7 @@ def _images(frames: Iterable[NDArray[np.uint8]], ending: str, path: Path) -> lis
 
 def _encoded(images: Sequence[Image.Image], ending: str, fps: float) -> bytes:
     file = io.BytesIO()
-    durations = _durations(len(images), min(fps, MOST_FRAMES_PER_SECOND), _TICK[ending])
+    durations = _durations(len(images), fps, _TICK[ending])
     options = {} if ending == ".gif" else {"quality": 90}
     images[0].save(file, ending[1:], save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
     return file.getvalue()
