@@ -167,8 +167,7 @@ class Spikes(NormHistory):
         """Go on where `state_dict` was taken."""
         super().load_state_dict(state)
         self.left.copy_(state["left"])
-        if self.count >= self.WARM_UP:
-            self._derive()
+        self._derive()  # of a young window as well, which knows no spikes yet
 
 
 def _reach(sigma: Tensor) -> Tensor:

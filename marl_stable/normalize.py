@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from marl_stable import distributed
+from marl_stable.rows import spread
 
 WINSOR = 10.0  # deviations
 SHIFTED_SHARE, SHIFTED_UPDATES = 0.2, 3
@@ -75,7 +76,7 @@ class RunningNorm(nn.Module):
         """
         x = x.to(torch.float64)
         w = torch.isfinite(x) if weight is None else torch.isfinite(x) & (weight > 0)
-        centre, scale = robust(x, w)
+        centre, scale = robust(sampled(x, w))
         self._forget_where_shifted(x, w)
         fresh = (self.count == 0) | (self.var.sqrt() <= ABSOLUTE_FLOOR)  # constant so far: nothing to judge by
         w = w & fresh if settled else w
@@ -144,14 +145,18 @@ class ObservationNorm(RunningNorm):
         self.update(obs, weight)
 
 
-def robust(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Median and a robust deviation of each column of `(N, ...)` over entries where `w`.
+def sampled(x: Tensor, w: Tensor) -> Tensor:
+    """Rows of `(N, ...)` that stand for all, those of all processes; NaN in entries where not `w`."""
+    some = spread(len(x), max(1, SAMPLE // distributed.world_size()), x.device)
+    return distributed.gathered(torch.where(w.index_select(0, some), x.index_select(0, some), torch.nan))
+
+
+def robust(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Median and a robust deviation of each column of `(N, ...)` over entries that are not NaN; 0 where there are none.
 
     The deviation is 1.4826 MAD; where more than half of the entries are equal (sparse rewards) that is 0, and the same
-    of the other entries, times the root of their share, takes its place. Taken from evenly spaced rows.
+    of the other entries, times the root of their share, takes its place.
     """
-    stride = -(-len(x) * distributed.world_size() // SAMPLE)
-    x = distributed.gathered(torch.where(w[::stride], x[::stride], torch.nan))
     w = ~x.isnan()
     centre = x.nanmedian(0).values
     off = (x - centre).abs()

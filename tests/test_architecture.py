@@ -22,7 +22,7 @@ PACKAGE = "marl_stable"
 # The one place that says where a room (a file or folder right below marl_stable/) stands.
 FLOORS = {
     **dict.fromkeys(("types", "conversion", "config"), 0),
-    **dict.fromkeys(("returns", "rewards", "normalize", "drift", "networks", "buffers", "turns"), 1),
+    **dict.fromkeys(("returns", "rewards", "rows", "normalize", "drift", "networks", "buffers", "turns"), 1),
     **dict.fromkeys(("optim", "clipping", "rates", "graphs", "generators", "statistics", "distributed"), 1),
     **dict.fromkeys(("agents", "envs", "monitor", "configs"), 2),
     **dict.fromkeys(

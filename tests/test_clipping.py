@@ -272,3 +272,13 @@ def test_windows_come_back_and_go_on_bit_for_bit(kind: type[AdaptiveClip | Spike
 def given(window: AdaptiveClip | Spikes, norm: float) -> Tensor:
     """What the window says to a norm."""
     return ask(window, norm) if isinstance(window, AdaptiveClip) else torch.tensor(offered(window, norm))
+
+
+def test_a_young_window_judges_as_a_new_one_whatever_was_known_before():
+    used, new = after(noisy(200)), Spikes(1, CPU)
+    assert used.limit.isfinite().all()
+    used.load_state_dict(new.state_dict())
+    norm = torch.tensor([1e6])
+    assert torch.equal(used.limit, new.limit)
+    assert used.admit(norm).tolist() == new.admit(norm).tolist() == [True]
+    assert torch.equal(used.cut(norm), new.cut(norm))

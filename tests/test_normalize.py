@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl_stable.normalize import MEMORY, SHIFTED_UPDATES, RunningNorm, robust
+from marl_stable.normalize import MEMORY, SHIFTED_UPDATES, RunningNorm, robust, sampled
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -261,7 +261,7 @@ def test_state_comes_back_exactly_and_goes_on_alike():
 
 def test_robust_is_median_and_mad_where_data_are_dense():
     data = normal(1001, 1).double() * 4 + 10
-    centre, scale = robust(data, torch.ones_like(data, dtype=torch.bool))
+    centre, scale = robust(data)
     assert float(centre) == float(data.median())
     assert float(scale) == pytest.approx(1.4826 * float((data - data.median()).abs().median()))
     assert float(scale) == pytest.approx(4, rel=0.1)
@@ -269,7 +269,7 @@ def test_robust_is_median_and_mad_where_data_are_dense():
 
 def test_robust_of_nothing_is_zero_and_not_nan():
     x = torch.full((10, 2), math.nan)
-    assert [part.tolist() for part in robust(x, torch.isfinite(x))] == [[0, 0], [0, 0]]
+    assert [part.tolist() for part in robust(sampled(x, torch.isfinite(x)))] == [[0, 0], [0, 0]]
 
 
 # ---- settled

@@ -76,8 +76,8 @@ class Agent(Protocol):
     def ready(self) -> bool:
         """Whether it is time to update."""
 
-    def initialize_statistics(self, obs: PerGroup) -> None:
-        """Start the observation statistics from a short random play, `(N, A, O)` per group."""
+    def initialize_statistics(self, obs: PerGroup, alive: PerGroup | None = None) -> None:
+        """Start the observation statistics from a short random play, `(N, A, O)` per group; of those `alive (N, A)`."""
 
     def update(self, progress: float, interrupted: Callable[[], bool]) -> Stats | None:
         """Learn, `progress` (0 to 1) into the run.

@@ -22,7 +22,8 @@ class ActorCriticConfig(AlgoConfig, ABC):
     """Settings that every actor-critic algorithm here has."""
 
     gamma: float | Literal["auto"] = "auto"
-    """Discount per step. auto: 1 - 1.25/horizon, at most 0.995, from the length of random episodes."""
+    """Discount per step, in turn-based play per own turn. auto: 1 - 1.25/horizon, at most 0.995, from the length of
+    random episodes."""
     lr: float = 4e-3
     """Step size of Adam, actor and critic. Too large: saturated actions, diverging critic; too small: no learning."""
     actor_lr: float | None = None
@@ -116,7 +117,7 @@ class MAPPOConfig(ActorCriticConfig):
     """Steps through which gradients flow back in recurrent networks. Fewer: what lies further back is not learned to be
     remembered; more: fewer and longer samples, slower, and gradients that may explode."""
     normalize_advantage: bool = True
-    """Standardises advantages per group over active steps, winsorised at five robust deviations."""
+    """Standardises advantages per group over active steps, of which at most a hundredth are winsorised."""
     squash: bool = True
     """Box actions pass a tanh and a scaling layer to their true range; off: a plain Gaussian, clipped at the bounds."""
 

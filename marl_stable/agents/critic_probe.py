@@ -13,11 +13,12 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from marl_stable import rows
 from marl_stable.agents.behaviour import PROBE
 from marl_stable.agents.ddpg import td_target
 from marl_stable.agents.ddpg_learner import DDPGLearner, Drawn, Joint
 from marl_stable.agents.figures import BACKWARD
-from marl_stable.monitor.signals import rows, values
+from marl_stable.monitor.signals import values
 from marl_stable.types import ActionSpec, Box, Discrete
 
 OLD = 0.1  # of the replay, its oldest and its newest part

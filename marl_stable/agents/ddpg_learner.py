@@ -23,7 +23,6 @@ from marl_stable.agents.network_watch import TargetWatch
 from marl_stable.agents.reward_scale import RewardScale
 from marl_stable.buffers import Replay
 from marl_stable.monitor.signals.data import History, Recent
-from marl_stable.monitor.signals.rows import spread
 from marl_stable.monitor.signals.team import swapped
 from marl_stable.networks.actors import DeterministicActor, encoded_size
 from marl_stable.networks.batchnorm import BatchNorms
@@ -31,6 +30,7 @@ from marl_stable.networks.critics import JointQ, LocalQ, PooledQ
 from marl_stable.networks.heads import Differentiable
 from marl_stable.networks.pooling import Members, PooledNetwork
 from marl_stable.optim import flatten, polyak
+from marl_stable.rows import spread
 from marl_stable.types import Group
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)

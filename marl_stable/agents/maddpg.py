@@ -133,11 +133,12 @@ class MADDPG:
 
     # ---- learning
 
-    def initialize_statistics(self, obs: PerGroup) -> None:
-        """Start the observation statistics from a short random play, `(N, A, O)` per group."""
+    def initialize_statistics(self, obs: PerGroup, alive: PerGroup | None = None) -> None:
+        """Start the observation statistics from a short random play, `(N, A, O)` per group; of those `alive (N, A)`."""
+        alive = alive or {name: torch.ones_like(x[..., 0]) for name, x in obs.items()}
         for name, learner in self.learners.items():
-            learner.take_in(obs[name], None)
-            learner.actor_norms.take_in(learner.normalized(obs[name]), torch.ones_like(obs[name][..., 0]), 0)
+            learner.take_in(obs[name], alive[name])
+            learner.actor_norms.take_in(learner.normalized(obs[name]), alive[name], 0)
 
     def update(self, progress: float, interrupted: Callable[[], bool]) -> Stats | None:
         """A round of updates, `progress` (0 to 1) into the run; none during the warm-up.

@@ -111,11 +111,12 @@ class MAPPO:
 
     # ---- learning
 
-    def initialize_statistics(self, obs: PerGroup) -> None:
-        """Start the observation statistics from a short random play, `(N, A, O)` per group."""
+    def initialize_statistics(self, obs: PerGroup, alive: PerGroup | None = None) -> None:
+        """Start the observation statistics from a short random play, `(N, A, O)` per group; of those `alive (N, A)`."""
+        alive = alive or {name: torch.ones_like(x[..., 0]) for name, x in obs.items()}
         for name, learner in self.learners.items():
-            learner.take_in(obs[name], None)
-        self._take_in_activations(obs, {name: torch.ones_like(x[..., 0]) for name, x in obs.items()}, 0)
+            learner.take_in(obs[name], alive[name])
+        self._take_in_activations(obs, alive, 0)
 
     def update(self, progress: float, interrupted: Callable[[], bool]) -> Stats | None:
         """Learn from the full batch, `progress` (0 to 1) into the run.

@@ -14,9 +14,10 @@ from torch import Tensor
 from marl_stable import distributed
 from marl_stable.monitor.signals.values import ratios
 from marl_stable.networks.heads import Distribution, approx_kl
-from marl_stable.normalize import robust
+from marl_stable.normalize import robust, sampled
 
 ADVANTAGE_WINSOR = 5.0  # robust deviations
+OUTLIERS = 0.01  # of a batch's steps; what more of them have is a rare event, not a mishap
 ROUNDING = 1e-4  # of the mean: a smaller deviation is none
 POLICY_STATS = ("losses/actor", "losses/entropy", "losses/approx_kl", "losses/clip_fraction")
 
@@ -110,15 +111,26 @@ def value_loss(value: Tensor, batch: Batch, clip_value: float | None, share: boo
     return 0.5 * masked_mean(error, batch.alive, share)
 
 
-def normalized_advantage(advantage: Tensor, alive: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 over a group's active steps `(B, A)`, winsorised at five robust deviations.
+def _usual_reach(off: Tensor) -> Tensor:
+    """`(1,)` what all but a hundredth of `(N, 1)` do not exceed, and all but one; NaN is not counted."""
+    counted = ~off.isnan()
+    n = counted.sum(0, keepdim=True)
+    rank = torch.minimum((n * (1 - OUTLIERS)).ceil().long(), n - 1).clamp_min(1) - 1
+    return torch.where(n > 0, torch.where(counted, off, torch.inf).sort(0).values.gather(0, rank), 0.0).squeeze(0)
 
+
+def normalized_advantage(advantage: Tensor, alive: Tensor) -> Tensor:
+    """Mean 0 and deviation 1 over a group's active steps `(B, A)`, at most a hundredth of them winsorised.
+
+    Those lie beyond five robust deviations, and beyond what the others reach: where little is decided in most steps,
+    and much in few, nearly all of the batch is noise, and its deviation says nothing of what is at stake.
     What is not a number has no part in either and stays so, to be refused with its own agent's step. Steps are those of
     all processes that train together.
     """
     known = (alive > 0) & ~advantage.isnan()
-    centre, scale = robust(advantage.reshape(-1, 1), known.reshape(-1, 1))
-    reach = ADVANTAGE_WINSOR * scale
+    rows = sampled(advantage.reshape(-1, 1), known.reshape(-1, 1))
+    centre, scale = robust(rows)
+    reach = torch.maximum(ADVANTAGE_WINSOR * scale, _usual_reach((rows - centre).abs()))
     advantage = torch.where(alive > 0, torch.clamp(advantage, centre - reach, centre + reach), 0.0)
     count = distributed.total(known.sum()).clamp_min(1)
     mean = distributed.total(torch.where(known, advantage, 0.0).sum()) / count

@@ -25,7 +25,6 @@ from marl_stable.buffers import Rollout
 from marl_stable.drift import Beginnings
 from marl_stable.graphs import Replayed
 from marl_stable.monitor.signals.data import History, Recent, by_turns
-from marl_stable.monitor.signals.rows import spread
 from marl_stable.monitor.signals.team import swapped
 from marl_stable.monitor.signals.values import Judged, infeasible, td_error, value_signals
 from marl_stable.networks.actors import Actor
@@ -33,8 +32,9 @@ from marl_stable.networks.batchnorm import BatchNorms
 from marl_stable.networks.critics import CentralCritic, LocalCritic, PooledCritic
 from marl_stable.networks.heads import Distribution
 from marl_stable.networks.pooling import Members
-from marl_stable.normalize import RunningNorm, robust
+from marl_stable.normalize import RunningNorm, robust, sampled
 from marl_stable.returns import explained_variance, finished, gae, gae_by_turns
+from marl_stable.rows import spread
 from marl_stable.types import Group
 
 VALUE_CLIP = 10.0  # deviations
@@ -155,7 +155,7 @@ class PPOLearner(GroupLearner):
         """
         gamma, alive = self.config.gamma, self.rollout.alive
         assert isinstance(gamma, float)
-        centre, scale = robust(self._earned(reward).double().flatten(0, 1), alive.flatten(0, 1))
+        centre, scale = robust(sampled(self._earned(reward).double().flatten(0, 1), alive.flatten(0, 1)))
         acted = torch.stack([(self.rollout.terminated & alive).sum((0, 1)), alive.sum((0, 1))])
         ended, steps = distributed.total(acted)
         horizon = (1 / (1 - gamma * (1 - ended / steps.clamp_min(1)))).clamp_max(LONGEST_HORIZON)
@@ -194,7 +194,7 @@ class PPOLearner(GroupLearner):
         assert isinstance(gamma, float)
         if self.turn_based:
             return gae_by_turns(reward, *flow, self.rollout.alive, gamma, gae_lambda)
-        return gae(reward, *flow, gamma, gae_lambda), self.rollout.alive
+        return gae(reward, *flow, gamma, gae_lambda, self.rollout.alive), self.rollout.alive
 
     def _standardised(self, advantage: Tensor, alive: Tensor) -> Tensor:
         return normalized_advantage(advantage, alive) if self.config.normalize_advantage else advantage

@@ -19,8 +19,8 @@ from marl_stable.agents.base import Player
 from marl_stable.agents.ppo import Batch, Past
 from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.buffers import ChunkedRollout
-from marl_stable.monitor.signals.rows import spread
 from marl_stable.networks.heads import Distribution
+from marl_stable.rows import spread
 from marl_stable.types import PerGroup
 
 

@@ -48,6 +48,11 @@ class RandomPlay(NamedTuple):
     obs: PerGroup  # (N, A, O), of the first steps, copy by copy
     outcomes: Outcomes
 
+    def there(self) -> PerGroup:
+        """`(N, A)` who acted on each row of `obs`: 1, or 0."""
+        seen = {name: self.outcomes.alive[name].flatten(0, 1)[: len(obs)] for name, obs in self.obs.items()}
+        return {name: x.float() for name, x in seen.items()}
+
     def horizon(self) -> float:
         """Mean episode length, in steps."""
         return float(self.episodes.lengths.mean())

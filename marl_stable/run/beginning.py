@@ -115,7 +115,10 @@ def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Traini
     horizon, mean_return = distributed.told((at_random.horizon(), mean_return))
     config = replace(config, algo=_with_gamma(config.algo, horizon))
     training = assembling.assemble(config, envs, eval_env, device, mean_return)
-    training.agent.initialize_statistics({name: distributed.part(x) for name, x in at_random.obs.items()})
+    seen, there = (
+        {name: distributed.part(x) for name, x in kind.items()} for kind in (at_random.obs, at_random.there())
+    )
+    training.agent.initialize_statistics(seen, None if envs.spec.turn_based else there)  # all see others' turns
     origin = {"init_from": transfer.take_over(training.agent, config.init_from)} if config.init_from else {}
     with distributed.together(UsageError, EnvironmentFailure), distributed.alone():
         if distributed.leads():

@@ -635,3 +635,29 @@ def test_greedy_actions_that_never_change_are_the_same():
     same = agent.sameness({"speaker": still, "listener": varied % 5})["sameness"]
     assert float(same["speaker"]) == 1.0
     assert float(same["listener"]) == pytest.approx(0.2)
+
+
+def test_a_step_that_is_left_out_is_no_lesson_for_those_before():
+    """What is stored as its reward stands for one that was no number, or that a crash has taken."""
+    agent, _, _ = filled(normalize_advantage=False, normalize_value=False)
+    (learner,) = agent.learners.values()
+    learner.rollout.alive[3, 0, 1] = False
+    found = []
+    for reward in (0.0, 1e3):
+        learner.rollout.reward[3, 0, 1] = reward
+        batches, _ = agent._batches()
+        found.append(batches["agent"])
+    assert learner.rollout.reward.abs().max() == 1e3
+    torch.testing.assert_close(found[0].advantage, found[1].advantage)
+    torch.testing.assert_close(found[0].target, found[1].target)
+
+
+def test_statistics_begin_with_who_was_there():
+    obs = {"agent": 100 + torch.randn(400, 3, 18, generator=torch.Generator().manual_seed(1))}
+    alive = {"agent": torch.ones(400, 3)}
+    obs["agent"][20:, 1:], alive["agent"][20:, 1:] = 0, 0  # gone after a twentieth of the time
+    fresh = make_agent(make(ONE_GROUP, 8, CPU), "mappo", network=SMALL)
+    fresh.initialize_statistics(obs, alive)
+    norm = fresh.learners["agent"].obs_norm
+    torch.testing.assert_close(norm.offset, torch.full((18,), 100.0), atol=0.3, rtol=0)
+    torch.testing.assert_close(norm.divisor, torch.ones(18), atol=0.2, rtol=0)

@@ -255,3 +255,34 @@ def test_equal_advantages_give_zeros_and_no_amplified_rounding(value: float, row
 
 def test_advantages_of_nobody_are_finite():
     assert normalized_advantage(torch.ones(100, 2), torch.zeros(100, 2)).isfinite().all()
+
+
+@pytest.mark.parametrize(("rows", "agents"), [(2048, 2), (6400, 2), (8192, 2), (6400, 10), (100, 4)])
+@pytest.mark.parametrize("first", [0, 1])
+def test_nobody_is_missed_where_every_other_agent_is_away(rows: int, agents: int, first: int):
+    advantage, alive = normal(rows, agents), torch.zeros(rows, agents)
+    alive[:, first::2] = 1
+    assert float(normalized_advantage(advantage, alive)[alive > 0].std()) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3, 4])
+def test_nobody_is_missed_who_acts_in_every_other_step(copies: int):
+    advantage, alive = normal(6400 // copies, copies), torch.zeros(6400 // copies, copies)
+    alive[1::2] = 1
+    assert float(normalized_advantage(advantage.view(-1, 1), alive.view(-1, 1))[alive.view(-1, 1) > 0].std()) > 0.98
+
+
+def test_what_one_step_in_fifty_decides_is_not_taken_for_an_outlier():
+    advantage = 0.01 * normal(5000, 1)
+    advantage[::50], advantage[25::50] = 7.0, -3.0
+    out = normalized_advantage(advantage, torch.ones(5000, 1))
+    torch.testing.assert_close(out, (advantage - advantage.mean()) / advantage.std(correction=0))
+
+
+def test_at_most_a_hundredth_is_winsorised_and_a_single_step_of_a_small_batch_as_well():
+    for rows, few in ((5000, 40), (60, 1)):
+        advantage = normal(rows, 1)
+        calm = normalized_advantage(advantage, torch.ones(rows, 1))
+        advantage[:few] = 1e6
+        out = normalized_advantage(advantage, torch.ones(rows, 1))
+        torch.testing.assert_close(out[few:], calm[few:], atol=0.6, rtol=0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from marl_stable.monitor.signals import rows
+from marl_stable import rows
 
 SATURATED = 0.99  # of the way to a bound; the tanh passes 2% of the gradient there
 SAME = 0.01  # of the range: two continuous actions that close are one

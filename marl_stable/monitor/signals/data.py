@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from marl_stable.monitor.signals import rows
+from marl_stable import rows
 from marl_stable.normalize import ObservationNorm
 
 SAMPLE = 512  # rows of observations looked at, and of rewards for their medians; else all, since outliers are rare

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from marl_stable.monitor.signals import rows
+from marl_stable import rows
 
 DORMANT = 0.025  # of the mean activation of the layer (Sokar et al. 2023, section 3, which takes 0 to 0.1)
 

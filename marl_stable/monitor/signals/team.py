@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from marl_stable.monitor.signals import rows
+from marl_stable import rows
 from marl_stable.monitor.signals.actions import SAME
 
 PAIRS = 16_384  # comparisons of agents with agents, spread over the steps

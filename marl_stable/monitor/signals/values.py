@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from marl_stable.monitor.signals import rows
+from marl_stable import rows
 from marl_stable.returns import explained_variance, finished, gae, gae_by_turns
 
 TOLERANCE = 0.1  # of the width of what is feasible

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from marl_stable.monitor.signals.data import History, Recent, by_turns, data_signals, ends, observations, rewards
-from marl_stable.monitor.signals.rows import spread
 from marl_stable.normalize import ObservationNorm
+from marl_stable.rows import spread
 
 T, E, A, FEATURES = 12, 5, 3, 4
 
