@@ -22,6 +22,7 @@ from rich.text import Text
 from marl_stable.agents.config import ActorCriticConfig, default_config, with_measures
 from marl_stable.config import RunConfig
 from marl_stable.conversion import leaves, require
+from marl_stable.report.aside import prints_aside
 from marl_stable.report.console import open_console
 from marl_stable.report.files import to_json
 from marl_stable.report.page import flags
@@ -202,7 +203,7 @@ def report(config: RunConfig, steps: int | None, seeds: int, as_json: bool, say:
     budget = max(1, config.total_steps // BUDGET) if steps is None else steps
     rows: list[Row] = []
     finished, console = False, open_console(sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="ladder-") as temporary, suppress(KeyboardInterrupt):
+    with tempfile.TemporaryDirectory(prefix="ladder-") as temporary, prints_aside(), suppress(KeyboardInterrupt):
         for row in climb(config, budget, seeds, Path(config.run_dir or temporary)):
             rows.append(row)
             console.print(Text(_line(row)), soft_wrap=True)

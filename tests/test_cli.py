@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -212,6 +213,28 @@ def test_an_answer_that_cannot_be_written_is_an_error_in_one_sentence(
     assert main(["envs"]) == 2
     expected = "error: the answer cannot be written to standard output (No space left on device).\n"
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_that_cannot_be_written_is_an_error_in_one_sentence(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # closing tries once more
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main([command, "--help"]) == 2
+        monkeypatch.undo()
+    expected = "error: the answer cannot be written to standard output (No space left on device).\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("command", ["train", "envs"])  # more than a pipe's reader is sent at once, and less
+def test_help_whose_reader_goes_away_is_no_error(command: str, tmp_path: Path) -> None:
+    process = start(command, "--help", cwd=tmp_path)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0
 
 
 def test_python_m_is_the_command(tmp_path: Path) -> None:

@@ -316,3 +316,13 @@ def test_losses_that_became_nan_are_seen_in_a_metrics_csv_alone(tmp_path: Path) 
     found = diagnose_run(tmp_path)
     assert "non_finite" in found["symptoms"]
     assert found["verdict"] == "failing"
+
+
+def test_a_single_evaluation_is_what_a_run_brings(tmp_path: Path) -> None:
+    text = (
+        "steps,seconds,charts/return,eval/return,eval/episode_length\n64,1,-31.1,,\n128,2,-29,-26.26,25\n192,3,-30,,\n"
+    )
+    (tmp_path / "metrics.csv").write_text(text, encoding="utf-8")
+    assert diagnose_run(tmp_path)["return"] == -26.26
+    (tmp_path / "metrics.csv").write_text("steps,seconds,eval/return\n128,2,-26.26\n", encoding="utf-8")
+    assert diagnose_run(tmp_path)["return"] == -26.26

@@ -258,7 +258,7 @@ def test_an_interrupted_experiment_leaves_nothing(
     monkeypatch.setattr(loop, "collect", collect)
     capsys.readouterr()
     assert main(["diagnose", "run", "--experiment"]) == 130
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "interrupted\n")
     assert list((tmp_path / "rooms").iterdir()) == []
 
 

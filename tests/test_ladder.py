@@ -206,7 +206,9 @@ def test_an_end_asked_for_while_a_rung_trains_ends_the_ladder(
     actual = loop.collect
     monkeypatch.setattr(loop, "collect", collect)
     assert main(["ladder", *FLAGS, "--rung-steps", "48", "--json"]) == 130
-    assert json.loads(capsys.readouterr().out) == {"rungs": [], "suffices": None}
+    told = capsys.readouterr()
+    assert json.loads(told.out) == {"rungs": [], "suffices": None}
+    assert "resume" not in told.err  # the rung's folder is gone
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,23 @@ def test_a_run_interrupted_again_and_again_is_the_run_that_never_was(variant: st
 
 
 @quick
+def test_how_to_go_on_is_told_where_no_summary_says_it(
+    asked: Asked, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = "interrupted; go on with: marl-stable train --resume 'my run'\n"
+    asked.left = 15
+    assert train(Path("my run"), "--quiet") == 130
+    assert capsys.readouterr() == ("", expected)
+    asked.left = 5
+    assert resume(Path("my run")) == 130
+    assert capsys.readouterr() == ("", expected)
+    asked.left = 5
+    monkeypatch.setenv("RANK", "1")  # one of several that torchrun started, and not the first: that one speaks
+    assert resume(Path("my run")) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+@quick
 @pytest.mark.parametrize("at", ["first step", "collecting", "learning", "evaluating"])
 def test_each_part_of_the_loop_can_be_interrupted(at: str, whole: Path, asked: Asked) -> None:
     """A tiny iteration asks once before it, six times while collecting, and four while learning."""

@@ -151,6 +151,28 @@ for line in json.loads(sys.argv[1]):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        (["--seeds", "1..1000000000"], "1,000,000,000"),
+        (["--seeds", f"3,5..{10**30}"], f"{10**30 - 3:,}"),
+        (
+            ["--grid", *(f"{key}={','.join(map(str, range(1, 1001)))}" for key in ("algo.lr", "eval-every"))],
+            "1,000,000",
+        ),
+    ],
+    ids=["seeds", "more than fit into any list", "grid"],
+)
+def test_too_many_runs_are_refused_before_they_fill_the_memory(words: list[str], runs: str, tmp_path: Path) -> None:
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))"
+    code = f"{limit}; from marl_stable.cli import main; sys.exit(main(['sweep', *sys.argv[1:]]))"
+    command = [sys.executable, "-c", code, *words]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert done.stderr.startswith(f"error: the sweep has {runs} runs; it must be at most 10,000")
+
+
 # ---- the plan
 
 

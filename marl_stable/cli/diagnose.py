@@ -25,12 +25,14 @@ def diagnose(words: list[str]) -> int:
     others, asked = USAGE.read(words, Diagnose())
     run = USAGE.run_folder(others)
     from marl_stable import diagnosing
+    from marl_stable.report.aside import prints_aside
     from marl_stable.report.page import page
 
     if asked.experiment:
         from marl_stable import experiment
 
-        found = experiment.examine(run, tell)[0]
+        with prints_aside():
+            found = experiment.examine(run, tell)[0]
     else:
         found = diagnosing.diagnose_run(run)
     say(to_json(found, indent=2) if asked.json else page(found, str(run)))

@@ -65,19 +65,21 @@ def evaluate(words: list[str]) -> int:
     others, asked = EVAL.read(words, Evaluate())
     run = EVAL.run_folder(others)
     from marl_stable import showing
+    from marl_stable.report.aside import prints_aside
 
     place = asked.env
-    found = showing.evaluate(
-        run,
-        place.id,
-        place.kwargs,
-        asked.episodes,
-        asked.seed,
-        asked.checkpoint,
-        asked.stochastic,
-        asked.against,
-        asked.team,
-    )
+    with prints_aside():
+        found = showing.evaluate(
+            run,
+            place.id,
+            place.kwargs,
+            asked.episodes,
+            asked.seed,
+            asked.checkpoint,
+            asked.stochastic,
+            asked.against,
+            asked.team,
+        )
     say(to_json(found) if asked.json else showing.in_words(found))
     return 0
 
@@ -89,8 +91,10 @@ def render(words: list[str]) -> int:
     if asked.output is None:
         raise UsageError("-o has no value; render needs a file to write, such as -o episode.gif.")
     from marl_stable import showing
+    from marl_stable.report.aside import prints_aside
 
     place, output = asked.env, Path(asked.output)
-    showing.render(run, output, place.id, place.kwargs, asked.episodes, asked.seed, asked.checkpoint)
+    with prints_aside():
+        showing.render(run, output, place.id, place.kwargs, asked.episodes, asked.seed, asked.checkpoint)
     say(str(output))
     return 0

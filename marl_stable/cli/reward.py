@@ -40,9 +40,11 @@ def reward(words: list[str]) -> int:
     pictures = None if asked.html is None else require_writable(asked.html)
     from marl_stable.investigate.reward import debugging
     from marl_stable.report import reward_html
+    from marl_stable.report.aside import prints_aside
     from marl_stable.report.reward_page import page
 
-    found = debugging.examine(others[0], asked.env.kwargs, asked.expert, asked.metric, pictures is not None)
+    with prints_aside():
+        found = debugging.examine(others[0], asked.env.kwargs, asked.expert, asked.metric, pictures is not None)
     if pictures is not None:
         write_page(pictures, reward_html.page(found, others[0]))
     say(to_json(found, indent=2) if asked.json else page(found, others[0]))

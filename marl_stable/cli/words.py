@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -32,7 +34,9 @@ class Usage(NamedTuple):
 
     def read(self, words: list[str], defaults: Asked) -> tuple[list[str], Asked]:
         """The words that are no flags, and `defaults` with the flags."""
-        return flags.read(words, defaults, self.command, self.words)
+        with answering():
+            return flags.read(words, defaults, self.command, self.words)
+        raise SystemExit(0)  # it was help, and its reader has gone
 
     def refuse(self, others: list[str]) -> None:
         """Raises UsageError for words that the command has no use for."""
@@ -66,8 +70,19 @@ def tell(text: str) -> None:
 
 def say(text: str) -> None:
     """Print an answer; it is no mistake where nobody reads it to its end, as in `| head`."""
+    with answering():
+        print(text)
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Print an answer within, or help. Raises UsageError where it cannot be written; where its reader has gone, what is
+    within ends early."""
     try:
-        print(text, flush=True)
+        try:
+            yield
+        finally:
+            print(end="", flush=True)  # whatever is wrong shows here, and not when Python exits
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
     except OSError as error:

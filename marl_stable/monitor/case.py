@@ -61,6 +61,16 @@ class Case:
                 return series.steps, series.values
         return np.empty(0, np.int64), np.empty(0)
 
+    @property
+    def latest_return(self) -> float | None:
+        """What the run brings, as baselines are measured: by its last finite evaluation, however few there are; only
+        without any by its training episodes, which explore."""
+        evaluated, trained = (self.recording.mean(signal) for signal in ("eval/return", "charts/return"))
+        finite = evaluated.values[np.isfinite(evaluated.values)] if evaluated else np.empty(0)
+        if len(finite):
+            return float(finite[-1])
+        return float(trained.values[-1]) if trained else None
+
     def baseline(self, name: str) -> float | None:
         """The return of `random` or `best_constant` play; None where not measured."""
         found = (self.facts.get("baselines") or {}).get(name)

@@ -40,14 +40,13 @@ def diagnose(case: Case) -> dict[str, Any]:
     unexplained = [symptom for symptom in wrong if not (symptom.name == "no_learning" and under_way(case))]
     if unexplained and not found:
         found = [unknown(unexplained, [kind.name for kind in looked], own=case.config.get("loop") != "own")]
-    _, returns = case.returns
     return {
         "verdict": "healthy" if not found else "failing" if any(_does_harm(s, case) for s in wrong) else "warning",
         "findings": [finding._asdict() for finding in found],
         "symptoms": [symptom.name for symptom in seen],
         "actions_taken": actions_taken(case.facts.get("incidents") or ()),
         "checked": [kind.name for kind in looked],
-        "return": float(returns[-1]) if len(returns) else None,
+        "return": case.latest_return,
         "baselines": case.facts.get("baselines") or {"random": None, "best_constant": None},
         "not_judged": [{"cause": name, "needs": needs} for name, needs in lacking.items()],
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,8 +61,6 @@ def conduct(
             show(page(found, str(folder.path)))
         if watch:
             watch.show()
-    elif status == "interrupted":
-        progress.warn(f"interrupted; go on with: marl-stable train --resume {shlex.quote(str(folder.path))}")
     training.envs.close()
     training.eval_env.close()
     return Run(folder)

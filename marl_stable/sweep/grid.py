@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, get_args, get_origin
@@ -44,11 +46,13 @@ def taken(words: Sequence[str], flag: str = "--grid", shape: str = SHAPE) -> tup
 def points(axes: Sequence[str]) -> Iterator[dict[str, str]]:
     """Every combination of the axes' values, by key, as typed; without axes a single empty one.
 
-    Raises UsageError for an axis that is malformed, unknown, named twice, or not to be swept over.
+    Raises UsageError for an axis that is malformed, unknown, named twice, or not to be swept over, and for more
+    combinations than anyone means.
     """
     values: dict[str, list[str]] = {}
     for key, text in keyed(axes, "--grid", SHAPE):
         values[key] = texts_of(key, text, "--grid")
+    require_few(math.prod(map(len, values.values())))
     for chosen in itertools.product(*values.values()):
         yield dict(zip(values, chosen, strict=True))
 
@@ -59,9 +63,11 @@ def flags(settings: dict[str, str]) -> list[str]:
 
 
 def seeds(text: str) -> list[int]:
-    """Seeds such as `1,2,3`, `1..5` or both; UsageError where they are none, or where one is named twice."""
-    found = [seed for part in text.split(",") for seed in _range(part.strip(), text)]
-    twice = [seed for seed in dict.fromkeys(found) if found.count(seed) > 1] if len(found) <= MOST_RUNS else []
+    """Seeds such as `1,2,3`, `1..5` or both; UsageError where they are none, too many, or one is named twice."""
+    ranges = [_range(part.strip(), text) for part in text.split(",")]
+    require_few(sum(part.stop - part.start for part in ranges))  # before any is counted out; len() has a limit
+    found = [seed for part in ranges for seed in part]
+    twice = [seed for seed, times in Counter(found).items() if times > 1]
     if twice:
         raise UsageError(f"seeds is {text!r}; seed {twice[0]} is named twice.")
     return found

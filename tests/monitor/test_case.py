@@ -20,6 +20,19 @@ def test_returns_are_of_evaluations_where_these_are_enough() -> None:
     assert len(case().returns[0]) == 0
 
 
+def test_the_figure_beside_baselines_is_the_last_evaluations_however_few_there_are() -> None:
+    training = ("charts/return", WHOLE, np.arange(N))
+    once = ("eval/return", WHOLE, np.where(np.arange(N) == 3, 7.0, np.nan))
+    ending = ("eval/return", WHOLE, np.where(np.arange(N) == 3, 7.0, np.inf))
+    never = ("eval/return", WHOLE, np.inf)
+    assert case(training, once).latest_return == 7.0
+    assert case(once).latest_return == 7.0
+    assert case(training, ending).latest_return == 7.0
+    assert case(training, never).latest_return == N - 1
+    assert case(training).latest_return == N - 1
+    assert case().latest_return is None
+
+
 def test_baselines_may_be_missing() -> None:
     assert case().baseline("random") is None
     assert case(baselines={"random": None, "best_constant": {"return": None}}).baseline("best_constant") is None

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
-import sys
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +28,7 @@ from marl_stable.investigate.doctor.spaces import Spaces
 from marl_stable.investigate.doctor.speed import check_speed
 from marl_stable.investigate.doctor.turn_play import TurnPlay
 from marl_stable.investigate.doctor.watching import Watched, Watcher, watch
+from marl_stable.report.aside import prints_aside
 from marl_stable.types import UsageError
 
 SEED = 1
@@ -67,7 +64,8 @@ def examine(env_id: str, kwargs: dict[str, Any]) -> Checkup:
     """
     began = time.perf_counter()
     notes = Notebook()
-    with quiet():
+    with prints_aside(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         watched = _Examination(env_id, kwargs, notes).run()
     seconds = time.perf_counter() - began
     return Checkup(env_id, notes.findings(), watched.steps, len(watched.lengths), seconds)
@@ -196,21 +194,3 @@ def _play_of(made: Any) -> Play:
 
 def _in(seconds: float) -> float:
     return time.perf_counter() + seconds
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No warnings, and all that anybody prints, in C too, on standard error: standard output is for the answer."""
-    saved = None
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        saved = os.dup(1)
-        os.dup2(2, 1)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        if saved is not None:
-            os.dup2(saved, 1)
-            os.close(saved)
