@@ -68,7 +68,7 @@ from marl_stable.investigate.baselines import SEED, Outcomes, RandomPlay
 from marl_stable.investigate.control import control
 from marl_stable.investigate.dry_run import dry_run
 from marl_stable.investigate.effects import effects
-from marl_stable.normalize import robust
+from marl_stable.normalize import robust, sampled
 from marl_stable.returns import finished, gae
 from marl_stable.types import EnvSpec, legal_features
 
@@ -145,7 +145,7 @@ def _of_steps(reward: torch.Tensor) -> dict[str, float | None]:
     names = ("mean", "std", "median", "mad", "scale", "p999", "peak", "tail_ratio", "offset_ratio", "zero")
     if not len(finite):
         return dict.fromkeys(names) | {"non_finite": len(reward)}
-    scale = float(robust(finite, torch.ones_like(finite, dtype=torch.bool))[1])
+    scale = float(robust(sampled(finite, torch.ones_like(finite, dtype=torch.bool)))[1])
     r: Floats = finite.cpu().numpy()
     median = float(np.median(r))
     off = np.abs(r - median)

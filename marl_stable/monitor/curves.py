@@ -63,6 +63,7 @@ class Trend(NamedTuple):
     z: float
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of numbers near the end of the range
 def drop_after_peak(
     steps: NDArray[Any], values: Floats, baseline: float | None = None, min_depth: float = 0.3
 ) -> Collapse | None:
@@ -72,7 +73,7 @@ def drop_after_peak(
     median over a fifth of them. Both the rise above `baseline` (default: the first rows; better: the random policy's
     return) and the fall must exceed 5 deviations of a level, and the fall `min_depth` of the rise. The onset is the
     first step from which the curve stays below the peak by a tenth of the fall and 1 deviation of the noise. A dip
-    from which it recovered is no collapse.
+    from which it recovered is no collapse; nor is anything told of numbers whose differences overflow.
     """
     check_lengths(steps, values)
     read = np.isfinite(values)
@@ -87,7 +88,7 @@ def drop_after_peak(
     peak, end = int(level.argmax()), float(np.median(values[-width:]))
     rise = float(level[peak]) - (float(np.median(values[:width])) if baseline is None else baseline)
     fall = float(level[peak]) - end
-    if min(rise, fall) <= limit or fall < min_depth * rise:
+    if not np.isfinite((limit, rise, fall)).all() or min(rise, fall) <= limit or fall < min_depth * rise:
         return None
     up = np.flatnonzero(level >= level[peak] - max(0.1 * fall, noise))
     return Collapse(int(steps[peak]), int(steps[min(up[-1] + 1, values.size - 1)]), fall / rise)

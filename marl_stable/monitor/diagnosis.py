@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from marl_stable.monitor import causes  # noqa: F401  (registers every cause)
 from marl_stable.monitor.case import CAUSES, Case, Finding, can_look, findings
 from marl_stable.monitor.gains import gained, under_way
@@ -20,12 +22,14 @@ DOUBTFUL = 0.5  # confidence below which a finding is named after all others
 UNKNOWN_REMEDY = (
     "Run `marl-stable diagnose RUN --experiment`, which tries one remedy after the other from a checkpoint."
 )
-UNKNOWN_ELSEWHERE = (  # a loop that is not this package's has no run to go on from
-    "Hand the monitor what it does not see yet (rewards with ends, values, log ratios, logits or greedy actions, "
-    "gradient norms), and change one thing at a time: the learning rate, the scale of rewards, clipping."
+UNKNOWN_ELSEWHERE = (  # a loop that is not this package's, or a metrics.csv alone, has no run to go on from
+    "Hand the monitor (`ms.StabilityMonitor`) what it does not see yet (rewards with ends, values, log ratios, logits "
+    "or greedy actions, gradient norms), and change one thing at a time: the learning rate, the scale of rewards, "
+    "clipping."
 )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is infinite is compared like any number, and told of as such
 def diagnose(case: Case) -> dict[str, Any]:
     """The content of `diagnosis.json`, as plain types.
 
@@ -39,7 +43,7 @@ def diagnose(case: Case) -> dict[str, Any]:
     seen, wrong = symptoms(case), troubles(case)
     unexplained = [symptom for symptom in wrong if not (symptom.name == "no_learning" and under_way(case))]
     if unexplained and not found:
-        found = [unknown(unexplained, [kind.name for kind in looked], own=case.config.get("loop") != "own")]
+        found = [unknown(unexplained, [kind.name for kind in looked], own=_can_go_on(case))]
     return {
         "verdict": "healthy" if not found else "failing" if any(_does_harm(s, case) for s in wrong) else "warning",
         "findings": [finding._asdict() for finding in found],
@@ -77,14 +81,25 @@ def _does_harm(symptom: Symptom, case: Case) -> bool:
     return symptom.name != "non_finite" or not gained(case)
 
 
+def _can_go_on(case: Case) -> bool:
+    """Whether this is a run of this package: a metrics.csv alone has no settings, and no checkpoint either."""
+    return bool(case.config) and case.config.get("loop") != "own"
+
+
 def unknown(seen: Sequence[Symptom], excluded: list[str], own: bool) -> Finding:
     """A symptom without a cause: says what was excluded rather than a wrong name. `own`: a run of this package."""
     first = min(seen, key=lambda symptom: symptom.onset_steps)
-    told = (
-        f"The run shows {first.name.replace('_', ' ')}, and none of the {len(excluded)} causes looked for explains it."
-    )
+    told = f"The run shows {first.name.replace('_', ' ')}, and {_explains_nothing(len(excluded))}."
     remedy = UNKNOWN_REMEDY if own else UNKNOWN_ELSEWHERE
     return Finding("unknown", 0.2, first.onset_steps, first.where, first.evidence, told, remedy, {})
+
+
+def _explains_nothing(looked_for: int) -> str:
+    if looked_for == 0:
+        return "what was recorded is too little to look for any cause"
+    if looked_for == 1:
+        return "the one cause looked for does not explain it"
+    return f"none of the {looked_for} causes looked for explains it"
 
 
 def actions_taken(incidents: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

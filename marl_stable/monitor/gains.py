@@ -13,6 +13,7 @@ from marl_stable.monitor.case import Case
 
 LATE = 0.25  # of the run: before that, nothing can be said of what agents do
 LEARNED = 0.1  # of the distance from random play to the best known return; less is nothing
+LEVEL = 5  # readings whose median is a level
 BACK = 2.0  # deviations of a single reading by which a return that was lower is on its way up
 
 
@@ -28,6 +29,11 @@ def curve(case: Case) -> tuple[NDArray[np.int64], calibration.Floats]:
     return training[0].steps, np.mean(alike, axis=0)
 
 
+def best_level(returns: calibration.Floats) -> float:
+    """The highest level of a curve `(n,)`, of which one reading says nothing: a single reward can be an outlier."""
+    return float(curves.running_median(returns, LEVEL).max())
+
+
 @functools.lru_cache(maxsize=1)
 def gained(case: Case) -> bool:
     """Whether the return is clearly above random play by now, and not below the best constant action; not so where
@@ -38,7 +44,7 @@ def gained(case: Case) -> bool:
         return False
     late = returns[-max(READS, len(returns) // 4) :]
     level, error = float(np.median(late)), 1.25 * calibration.sigma(late) / np.sqrt(len(late))
-    goal = max(random, float(np.max(returns)), random if constant is None else constant)
+    goal = max(random, best_level(returns), random if constant is None else constant)
     above = level - random > max(2 * error, LEARNED * (goal - random)) and goal > random
     return bool(above and (constant is None or level >= constant - max(2 * error, LEARNED * (constant - random))))
 
@@ -48,9 +54,27 @@ def rises(case: Case) -> bool:
     _, returns = curve(case)
     if not under_way(case) or len(returns) < curves.MIN_ROWS:
         return False
-    level = curves.running_median(returns, max(READS, len(returns) // 4))
-    noise = calibration.sigma(returns - curves.running_median(returns, max(5, len(returns) // 5)))
+    level, noise = _level_and_noise(returns)
     return float(level[-1] - level.min()) > BACK * noise
+
+
+def thrives(case: Case) -> bool:
+    """Whether the return has clearly risen, over random play or where that was not measured over its own beginning, and
+    is about as high as it ever was; not so of competing teams, whose mean return says nothing."""
+    _, returns = curve(case)
+    random = case.baseline("random")
+    if teams(case) > 1 or len(returns) < (curves.MIN_ROWS if random is None else READS):
+        return False
+    level, noise = _level_and_noise(returns)
+    start = float(level[0]) if random is None else random
+    risen = level[-1] - start > BACK * noise if random is None else gained(case)
+    return bool(risen and level.max() - level[-1] <= max(noise, LEARNED * (level.max() - start)))
+
+
+def _level_and_noise(returns: calibration.Floats) -> tuple[calibration.Floats, float]:
+    """`(n,)` the median of a quarter of the rows around each, and the deviation of a single reading."""
+    level = curves.running_median(returns, max(READS, len(returns) // 4))
+    return level, calibration.sigma(returns - curves.running_median(returns, max(5, len(returns) // 5)))
 
 
 def no_better_than_chance(case: Case) -> bool:

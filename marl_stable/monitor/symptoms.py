@@ -15,7 +15,7 @@ from marl_stable.monitor import calibration, curves
 from marl_stable.monitor.calibration import READS, lasting
 from marl_stable.monitor.case import Case, place
 from marl_stable.monitor.detectors import SAME_ACTION_SHARE, STUCK_DIMENSIONS_SHARE
-from marl_stable.monitor.gains import LATE, LEARNED, curve, gained, rises, teams
+from marl_stable.monitor.gains import LATE, LEARNED, best_level, curve, gained, rises, teams, thrives
 from marl_stable.monitor.recording import Series
 
 HALF = 0.5  # of the run: many a policy is worse than chance at first, and has not begun to learn before
@@ -48,10 +48,15 @@ def shows(case: Case, *names: str) -> bool:
 
 def troubles(case: Case) -> tuple[Symptom, ...]:
     """The symptoms of a run that fails: to repeat one action, or to act alike, is none where it pays, nor while the
-    return is on its way up."""
-    seen = symptoms(case)
+    return is on its way up; nor is a critic's growing loss where the return is higher than ever, since errors grow with
+    what there is to predict: the reward of a sparse task is unknown at first, and so is its error."""
+    seen = tuple(symptom for symptom in symptoms(case) if not (_grows_with_returns(symptom) and thrives(case)))
     pays = any(symptom.name in MAY_PAY for symptom in seen) and (gained(case) or rises(case))
     return tuple(symptom for symptom in seen if not (pays and symptom.name in MAY_PAY))
+
+
+def _grows_with_returns(symptom: Symptom) -> bool:
+    return symptom.name == "diverging_loss" and bool(np.isfinite(symptom.evidence["loss"]))
 
 
 def fails(case: Case, *names: str) -> bool:
@@ -112,7 +117,7 @@ def no_learning(case: Case) -> Symptom | None:
     random = case.baseline("random")
     start = first if random is None else random
     constant = case.baseline("best_constant")
-    goal = max(value for value in (start, constant, float(returns.max())) if value is not None)
+    goal = max(value for value in (start, constant, best_level(returns)) if value is not None)
     above = last - start
     if above > 2 * noise / np.sqrt(quarter) and above > LEARNED * (goal - start):
         return None

@@ -40,6 +40,12 @@ def test_a_dip_that_recovered_and_a_shallow_drop_are_no_collapse():
     assert drop_after_peak(np.arange(200), shallow + noise, 0.0, min_depth=0.1) is not None
 
 
+def test_nothing_is_told_of_numbers_whose_differences_overflow():
+    rows, signs = np.arange(40), np.sign(np.random.default_rng(0).standard_normal(40))
+    for values in (np.ones(40), signs, np.where(rows < 20, 1.7, -1.7)):
+        assert drop_after_peak(rows, 1e308 * values) is None
+
+
 def test_a_collapse_does_not_depend_on_units():
     t = np.linspace(0, 1, 200)
     y = np.minimum(1, 3 * t) - 0.7 * (t > 0.8) + 0.05 * np.random.default_rng(1).standard_normal(200)

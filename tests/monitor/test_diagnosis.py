@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 
-from marl_stable.monitor.case import Finding
+from marl_stable.monitor.case import Case, Finding
 from marl_stable.monitor.diagnosis import actions_taken, diagnose, ordered
-from tests.monitor.causes.recordings import AGENT, EVERY, NOISE, WHOLE, N, case, stepped, stuck
+from tests.monitor.causes.recordings import AGENT, EVERY, NOISE, WHOLE, N, case, recorded, stepped, stuck
 
 LAST = N * EVERY
 
@@ -48,6 +48,40 @@ def test_symptom_without_a_cause_is_unknown() -> None:
     assert found["verdict"] == "failing"
     assert [entry["cause"] for entry in found["findings"]] == ["unknown"]
     assert "no learning" in found["findings"][0]["explanation"]
+
+
+def test_remedy_of_what_is_unknown_can_be_followed() -> None:
+    flat = ("charts/return", WHOLE, 0.01 * NOISE)
+    run = diagnose(case(flat, ("reward_std", AGENT, 0.3), config={"algo.gamma": 0.99}))["findings"][0]
+    assert "--experiment" in run["remedy"]
+    assert "causes looked for explains it" in run["explanation"]
+    for settings in ({}, {"loop": "own", "algo.gamma": 0.99}):  # a metrics.csv alone, and a loop of one's own
+        elsewhere = diagnose(case(flat, config=settings))["findings"][0]
+        assert "--experiment" not in elsewhere["remedy"]
+
+
+def test_where_nothing_could_be_looked_for_that_is_said() -> None:
+    told = diagnose(Case(recorded(("losses/critic", WHOLE, np.exp(np.linspace(0.0, 6.0, N))))))
+    assert (told["findings"][0]["cause"], told["checked"]) == ("unknown", [])
+    assert told["findings"][0]["explanation"] == (
+        "The run shows diverging loss, and what was recorded is too little to look for any cause."
+    )
+
+
+def test_numbers_near_the_end_of_the_range_are_judged_without_a_word_of_numpys() -> None:
+    huge = recorded(("charts/return", WHOLE, 1e308), ("losses/critic", WHOLE, 1e308))
+    assert json.dumps(diagnose(Case(huge))["verdict"])
+    signs = recorded(("charts/return", WHOLE, np.sign(NOISE) * 1e308))
+    assert diagnose(Case(signs))["symptoms"] == ["no_learning"]
+
+
+def test_loss_that_grew_with_what_is_paid_fails_no_run() -> None:
+    rise = 1 - np.exp(-np.arange(N) / 12)
+    curves = ("charts/return", WHOLE, 20.0 + 480.0 * rise + 8.0 * NOISE), ("losses/critic", WHOLE, 0.5 + 40.0 * rise)
+    found = diagnose(Case(recorded(*curves)))
+    assert (found["verdict"], found["symptoms"], found["findings"]) == ("healthy", ["diverging_loss"], [])
+    flat = diagnose(Case(recorded(("charts/return", WHOLE, 20.0 + 8.0 * NOISE), curves[1])))
+    assert flat["verdict"] == "failing"
 
 
 def test_finding_without_a_symptom_is_a_warning_in_plain_types() -> None:

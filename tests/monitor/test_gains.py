@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marl_stable.monitor.gains import curve, gained, no_better_than_chance, rises, under_way
+from marl_stable.monitor.gains import curve, gained, no_better_than_chance, rises, thrives, under_way
 from tests.monitor.causes.recordings import EVERY, NOISE, WHOLE, N, case, spec
 
 BASE = {"baselines": {"random": {"return": 0.0}, "best_constant": {"return": 5.0}}}
@@ -50,3 +50,35 @@ def test_a_curve_is_of_training_only_where_that_has_more_readings() -> None:
     rare = np.where(np.arange(N) % 20 == 19, 2.0, np.nan)  # long episodes: two have ended
     assert len(curve(case(("eval/return", WHOLE, few), ("charts/return", WHOLE, rare)))[0]) == 5
     assert len(curve(case(("eval/return", WHOLE, few), ("charts/return", WHOLE, 1.0)))[0]) == N
+
+
+@pytest.mark.parametrize("rows", [3, 4, 10, N])
+def test_one_outlier_is_no_goal_from_which_a_gain_is_measured(rows: int) -> None:
+    rising = 5.0 + np.linspace(1.0, 4.0, N) + 0.05 * NOISE
+    spiked = np.where(np.arange(N) == 1, 6_000.0, rising)
+    assert gained(returns(np.where(np.arange(N) < rows, spiked, np.nan)))
+
+
+WAYS = {
+    "up": (RISING := 9.0 * (1 - np.exp(-np.arange(N) / 8.0)), True),
+    "up and down a little": (np.where(np.arange(N) < 30, RISING, 6.5), False),
+    "down": (9.0 - RISING, False),
+    "nowhere": (0.0 * RISING, False),
+}
+
+
+@pytest.mark.parametrize("known", [{}, {"baselines": {}}])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_thrives_is_above_its_beginning_and_as_high_as_ever(way: str, known: dict[str, Any]) -> None:
+    values, well = WAYS[way]
+    assert thrives(returns(values + 0.1 * NOISE, **known)) is well
+
+
+def test_what_is_good_from_the_first_reading_thrives_only_where_chance_is_known_to_be_worse() -> None:
+    assert thrives(returns(9.0 + 0.1 * NOISE))
+    assert not thrives(returns(9.0 + 0.1 * NOISE, baselines={}))
+    assert not thrives(returns(np.where(np.arange(N) < 9, RISING, np.nan), baselines={}))  # too few to say
+    assert not thrives(case())
+    game = spec()
+    others = game["groups"][0] | {"name": "other", "team": "others", "agents": ["agent_2"]}
+    assert not thrives(returns(RISING, spec=game | {"groups": [*game["groups"], others]}))

@@ -54,6 +54,15 @@ def test_no_learning_is_measured_from_random_play() -> None:
     assert symptoms(half) == ()  # too early to tell
 
 
+def test_one_outlier_of_rewards_sets_no_goal_for_what_is_learned() -> None:
+    row = np.arange(N)
+    for read in (row >= 0, row % 4 == 3):  # ten rows are the fewest of which anything is told
+        for gain, told in ((5.0, []), (0.0, ["no_learning"])):
+            spiked = np.where(row == 19, 6_000.0, -6.0 + gain * RISE + 0.05 * NOISE)
+            for known in ({"baselines": {"random": {"return": -6.0}}}, {}):
+                assert names(("charts/return", WHOLE, np.where(read, spiked, np.nan)), **known) == told
+
+
 def test_competing_teams_need_not_rise() -> None:
     game = spec()
     other = game["groups"][0] | {"name": "other", "team": "others", "agents": ["agent_2"]}
@@ -113,3 +122,23 @@ def test_repetition_that_pays_is_seen_and_no_trouble() -> None:
     poor = case(("charts/return", WHOLE, 2.0 + 0.1 * NOISE), *same, **known)
     assert fails(poor, "repeated_action")
     assert not fails(poor, "oscillation")
+
+
+def test_a_loss_that_grows_with_the_return_is_seen_and_no_trouble() -> None:
+    grown = ("losses/critic", WHOLE, np.exp(np.linspace(-6.0, -3.0, N)))
+    rising = ("charts/return", WHOLE, RISE + 0.03 * NOISE)
+    for known in ({"baselines": {"random": {"return": 0.1}}}, {"baselines": {}}, {"spec": None}):
+        thriving = case(grown, rising, **known)
+        assert [symptom.name for symptom in symptoms(thriving)] == ["diverging_loss"]
+        assert troubles(thriving) == ()
+
+
+def test_a_loss_that_grows_while_the_return_does_not_is_trouble() -> None:
+    losses = np.exp(np.linspace(0.0, 3.5, N)), stepped(1.0, np.inf)
+    grown, infinite = (("losses/critic", WHOLE, values) for values in losses)
+    falls = np.where(np.arange(N) < 20, RISE, RISE[20] - 0.25 * np.linspace(0.0, 1.0, N)) + 0.01 * NOISE
+    for known in ({"baselines": {"random": {"return": 0.0}}}, {"baselines": {}}):
+        for returns in (0.03 * NOISE, falls, -RISE + 0.03 * NOISE):
+            assert fails(case(grown, ("charts/return", WHOLE, returns), **known), "diverging_loss")
+        assert fails(case(infinite, ("charts/return", WHOLE, RISE), **known), "diverging_loss")
+        assert fails(case(grown, **known), "diverging_loss")  # nothing is known of returns

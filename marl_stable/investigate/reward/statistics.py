@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from marl_stable.investigate.reward.play import Bools, Floats, Played, Roster, known
-from marl_stable.normalize import robust
+from marl_stable.normalize import robust, sampled
 
 FAR = 50.0  # robust deviations from the median, beyond which a reward is far out
 ALIKE = 3.0  # those that differ by less than this factor are one event that is rare, not accidents
@@ -75,7 +75,7 @@ def of_steps(values: Floats) -> dict[str, float | int | None]:
 
 def middle(values: Floats) -> tuple[float, float]:
     """Median and robust deviation, as the monitor measures them."""
-    centre, scale = robust(torch.from_numpy(values), torch.ones(len(values), dtype=torch.bool))
+    centre, scale = robust(sampled(torch.from_numpy(values), torch.ones(len(values), dtype=torch.bool)))
     return float(centre), float(scale)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from marl_stable.monitor.calibration import READS, began, lasting, onset
+from marl_stable.monitor.calibration import READS, Floats, began, lasting, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.networks import activation_growth
 from marl_stable.monitor.recording import Series
@@ -22,6 +22,7 @@ CUT = 0.5  # share of executed actions that the environment's bounds changed
 DEAD = 0.5  # share of an agent's dimensions without effect; simple tasks have one that was never used
 OUTSIDE = 3.0  # half-ranges from the centre
 PADDED = 0.005  # share of a living agent's observations that are all zero
+RESETS = 1.25  # times one observation per episode: the figure is of a sample of rows
 FEWEST_FEATURES = 4  # so that nothing seen at all is no common observation
 OFTEN = 0.5  # of the latest readings
 FROZEN = 1e-9  # relative change of a weight matrix over an iteration
@@ -62,12 +63,25 @@ def _all_last_alike(case: Case) -> bool:
 
 
 def _has_last_round(case: Case) -> bool:
-    """Whether the length of episodes belongs to the game: agents take turns, see a clock, or it is over in no time."""
+    """Whether the length of episodes belongs to the game: agents take turns, see a clock, it is over in no time, or a
+    policy has found the shortest way to its end."""
     preflight = case.facts.get("preflight") or {}
     longest = (preflight.get("ends") or {}).get("longest")
     turns = bool((case.facts.get("spec") or {}).get("turn_based"))
     clocks = any(seen.get("clock") for seen in (preflight.get("observations") or {}).values())
-    return turns or clocks or (longest is not None and longest < SHORTEST_LIMIT)
+    in_no_time = longest is not None and longest < SHORTEST_LIMIT
+    return turns or clocks or in_no_time or _has_shortest_way(case, preflight.get("ends") or {})
+
+
+def _has_shortest_way(case: Case, ends: dict[str, Any]) -> bool:
+    """Whether episodes have lasted longer than they all do now, by chance or in training, which no limit allows; a pole
+    that is balanced has not. Where lengths are not known, whether by chance they ended sooner and later."""
+    if ends.get("same_length"):
+        return False
+    lengths = [series.values for series in case.recording.series("charts/episode_length")]
+    longest = ends.get("longest") or 0
+    lasted_longer = any(max(longest, x.max()) > x[-READS:].max() for x in lengths)
+    return lasted_longer or (not lengths and ends.get("same_length") is False)
 
 
 @cause(
@@ -151,15 +165,36 @@ def _choices(case: Case, agent: str) -> int:
     "Report agents that are gone as dead, so that what stands in for them enters no loss.",
 )
 def masking_error(case: Case) -> list[Hit]:
-    """Rows of padding among the observations of an agent that is always reported alive."""
+    """Rows of padding among the observations of an agent that is always reported alive; not where it is alone, since
+    nobody is gone then while an episode lasts. Zeros as what is seen first, of one's own place say, are none either."""
+    if _plays_alone(case):
+        return []
     for padded in case.recording.series("obs_padded"):
-        late = padded.values[-max(READS, len(padded.values) // 3) :]
-        share = float(late.mean())
-        if len(late) < READS or not PADDED < share < 1 or (late > 0).mean() < OFTEN or _few_features(case, padded):
+        late = _late(padded)
+        share, least = float(late.mean()), max(PADDED, RESETS * _share_of_firsts(case, padded.where))
+        if len(late) < READS or not least < share < 1 or (late > 0).mean() < OFTEN or _few_features(case, padded):
             continue
         since = onset(padded.values > 0, padded.steps) or 0
         return [Hit(0.8, 0 if since <= padded.steps[READS - 1] else since, place(padded), {"padded": share})]
     return []
+
+
+def _plays_alone(case: Case) -> bool:
+    """Whether the environment has one agent; what a loop that is not this package's calls one may stand for many."""
+    agents = (case.facts.get("spec") or {}).get("agents") or ()
+    return len(agents) == 1 and case.config.get("loop") != "own"
+
+
+def _share_of_firsts(case: Case, where: dict[str, Any]) -> float:
+    """The share of an agent's observations that are the first of their episode; 0 where lengths are not known."""
+    lengths, alive = case.recording.mean("charts/episode_length"), case.recording.series("alive", **where)
+    lived = float(_late(lengths).mean()) if lengths is not None else 0.0
+    lived *= float(_late(alive[0]).mean()) if alive else 1.0  # of others' turns, and after it is gone, it sees nothing
+    return 1 / lived if lived > 0 else 0.0
+
+
+def _late(series: Series) -> Floats:
+    return series.values[-max(READS, len(series.values) // 3) :]
 
 
 def _few_features(case: Case, padded: Series) -> bool:

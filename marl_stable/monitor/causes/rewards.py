@@ -56,7 +56,7 @@ def reward_non_finite(case: Case) -> list[Hit]:
 def no_reward_signal(case: Case) -> list[Hit]:
     """Nobody's reward varies: it never did, or has not since some step; but what is solved is paid alike as well."""
     everyone = [series for series in case.recording.series("reward_std") if len(series.values) >= READS]
-    flat = [series.values <= 1e-7 * _size(case, series) for series in everyone]
+    flat = [np.isfinite(series.values) & (series.values <= 1e-7 * _size(case, series)) for series in everyone]
     if not everyone or not all(mask[-READS:].all() for mask in flat):
         return []
     since = max(_last_change(series, mask) for series, mask in zip(everyone, flat, strict=True))
@@ -104,8 +104,11 @@ def _last_change(series: Series, flat: calibration.Bools) -> int:
 
 
 def _size(case: Case, series: Series) -> float:
+    """The usual mean reward, beside which rounding is no variation; one outlier, or what is infinite, does not set
+    it."""
     mean = case.recording.series("reward_mean", **series.where)
-    return max(1e-30, float(np.abs(mean[0].values).max())) if mean else 1e-30
+    known = np.abs(mean[0].values[np.isfinite(mean[0].values)]) if mean else np.empty(0)
+    return max(1e-30, float(np.median(known))) if len(known) else 1e-30
 
 
 @cause(

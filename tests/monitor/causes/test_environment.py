@@ -26,6 +26,21 @@ def test_time_limit_is_an_end_at_one_length_that_nobody_can_see_coming() -> None
     assert not found("time_limit_as_termination", case(("ends_terminated", {"group": "agent"}, 0.5), ENDS[1]))
 
 
+def test_shortest_way_to_a_goal_is_no_time_limit() -> None:
+    lengths = ("charts/episode_length", {"group": "agent"}, np.maximum(10.0, 29.0 - np.arange(N)))
+    by_chance = {"longest": 22, "shortest": 14, "same_length": False}
+    assert not found("time_limit_as_termination", case(*ENDS, preflight=seen(ends=by_chance)))
+    for unknown in ({}, {"preflight": seen(ends={"longest": None, "same_length": None})}):
+        assert not found("time_limit_as_termination", case(*ENDS, lengths, **unknown))  # episodes were longer
+        longer = ("charts/episode_length", {"group": "agent"}, np.minimum(25.0, 10.0 + np.arange(N)))
+        for never_longer in (longer, (*longer[:2], 25.0)):
+            assert found("time_limit_as_termination", case(*ENDS, never_longer, **unknown))
+    assert not found("time_limit_as_termination", case(*ENDS, (*longer[:2], 20.0), preflight=seen(ends=by_chance)))
+    assert found("time_limit_as_termination", case(*ENDS, longer, preflight=seen(ends=by_chance)))  # a balanced pole
+    limited = {"longest": 25, "shortest": 25, "same_length": True}
+    assert found("time_limit_as_termination", case(*ENDS, (*longer[:2], 25.0), preflight=seen(ends=limited)))
+
+
 @pytest.mark.parametrize("kind", ["zero_width", "infinite", "mismatch"])
 def test_range_is_judged_before_the_first_step(kind: str) -> None:
     usual: dict[str, list[int]] = {"zero_width": [], "infinite": [], "mismatch": []}
@@ -68,6 +83,25 @@ def test_padding_is_told_from_games_that_show_nothing_now_and_then() -> None:
     assert not found("masking_error", case(padded, features[0]))  # a sign that is seen once
     assert not found("masking_error", case(("obs_padded", AGENT, 1.0), *features))
     assert not found("masking_error", case(("obs_padded", AGENT, 0.0), *features))
+
+
+def test_zeros_that_are_seen_first_are_no_padding() -> None:
+    features = [("obs_std", AGENT | {"feature": i}, 1.0) for i in range(4)]
+    firsts = ("obs_padded", AGENT, 0.05 + 0.004 * np.sin(np.arange(N)))
+    assert found("masking_error", case(firsts, *features))
+    lengths = ("charts/episode_length", {"group": "agent"}, 20.0)
+    assert not found("masking_error", case(firsts, lengths, *features))
+    assert found("masking_error", case((*firsts[:2], 0.07), lengths, *features))
+    lived = ("alive", AGENT, 0.5)  # of ten steps, its first zeros are a tenth
+    assert not found("masking_error", case((*firsts[:2], 0.1), lengths, lived, *features))
+    assert found("masking_error", case((*firsts[:2], 0.1), lengths, *features))
+
+
+def test_nobody_is_gone_where_there_is_one_agent() -> None:
+    series = [("obs_std", AGENT | {"feature": i}, 1.0) for i in range(4)] + [("obs_padded", AGENT, 0.3)]
+    alone = spec(agents=["agent_0"])
+    assert not found("masking_error", case(*series, spec=alone))
+    assert found("masking_error", case(*series, spec=alone, config={"loop": "own"}))  # it may stand for many
 
 
 def change(network: str, layer: str, values: Any) -> tuple[str, dict[str, Any], Any]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from marl_stable.monitor.stability_monitor import StabilityMonitor
 from tests.monitor.causes.recordings import AGENT, EVERY, NOISE, WHOLE, N, case, found, stepped, stuck
 
 RAW = {"algo.normalize_reward": False, "algo.normalize_value": False}
@@ -105,6 +107,47 @@ def test_no_reward_signal_is_told_from_a_task_that_is_solved() -> None:
     assert hit[0].onset_steps == (N // 2 + 1) * EVERY
     sparse = ("reward_zero", AGENT, stepped(0.99, 1.0)), ("reward_mean", AGENT, stepped(0.01, 0.0))
     assert not found("no_reward_signal", case(std, *sparse))
+
+
+@pytest.mark.parametrize("size", [1e6, 1e9, 1e12])
+def test_one_huge_reward_is_no_measure_of_how_much_the_others_vary(size: float) -> None:
+    spike = np.arange(N) == 20
+    series = (
+        ("reward_mean", AGENT, np.where(spike, size / 500, -1.0)),
+        ("reward_std", AGENT, np.where(spike, size / 20, 0.3)),
+        ("reward_peak", AGENT, np.where(spike, size, 1.0)),
+        ("reward_p999", AGENT, 0.9),
+    )
+    assert not found("no_reward_signal", case(*series))
+    assert found("reward_outliers", case(*series))[0].onset_steps == 21 * EVERY
+
+
+@pytest.mark.parametrize("size", [1e6, 1e9, 1e12])
+def test_one_huge_reward_in_a_loop_of_ones_own_is_an_outlier(size: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    monitor = StabilityMonitor(every=1)
+    ends = (torch.arange(64) % 16 == 15).unsqueeze(1).expand(64, 8)
+    for i in range(60):
+        reward = 0.3 * torch.randn(64, 8, generator=generator) - 1
+        if i == 30:
+            reward[3, 2] = size
+        monitor.step(reward=reward, done=ends)
+    assert [(entry["cause"], entry["onset_steps"]) for entry in monitor.report()["findings"]] == [
+        ("reward_outliers", 31)
+    ]
+
+
+def test_rewards_that_became_infinite_are_not_said_to_be_alike() -> None:
+    late = stepped(1.0, np.inf)
+    assert not found("no_reward_signal", case(("reward_mean", AGENT, late), ("reward_std", AGENT, late)))
+    always = ("reward_mean", AGENT, np.inf), ("reward_std", AGENT, 0.3)
+    assert not found("no_reward_signal", case(*always))
+
+
+def test_rounding_of_a_large_constant_reward_is_no_variation() -> None:
+    mean = ("reward_mean", AGENT, 999.0)
+    assert found("no_reward_signal", case(mean, ("reward_std", AGENT, 5e-5)))
+    assert not found("no_reward_signal", case(mean, ("reward_std", AGENT, 5e-3)))
 
 
 def test_constant_action_is_optimal_where_policies_repeat_one_and_nothing_is_better() -> None:
