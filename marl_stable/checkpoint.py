@@ -6,21 +6,34 @@ named tuples, enums and paths, but only at load, when it is too late: :func:`sav
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from marl_stable.types import UsageError
+from marl_stable.agents.config import MADDPGConfig, MAPPOConfig, default_config
+from marl_stable.conversion import override
+from marl_stable.types import EnvSpec, UsageError, spec_from_dict
 
 FORMAT = 1
 
 
 class Damaged(Exception):
     """A checkpoint that cannot be read; the message says why."""
+
+
+class Kept(NamedTuple):
+    """A run's checkpoint, and what it says of itself."""
+
+    state: dict[str, Any]
+    steps: int
+    spec: EnvSpec
+    algo: MAPPOConfig | MADDPGConfig
 
 
 def save(path: Path, state: dict[str, Any], keep_as: Path | None = None) -> None:
@@ -67,32 +80,61 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def load_newest(folder: Path, device: torch.device) -> tuple[dict[str, Any], str | None]:
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """While what was loaded from `path` is taken apart: Damaged where a part is missing or something else."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise Damaged(f"{path} is damaged ({type(error).__name__}: {error})") from error
+
+
+def load_run(path: Path, device: torch.device) -> Kept:
+    """Read a run's checkpoint; raises Damaged, as `load` does, also where it does not say whose it is."""
+    state = load(path, device)
+    with reading(path):
+        algo = override(default_config(state["algo"]["name"]), state["algo"])
+        kept = Kept(state, state["steps"], spec_from_dict(state["spec"]), algo)
+    if type(kept.steps) is not int:
+        raise Damaged(f"{path} is damaged (steps: {kept.steps!r})")
+    return kept
+
+
+def load_training(path: Path, device: torch.device, parts: Iterable[str] = ()) -> Kept:
+    """Read a checkpoint that a run can go on from; raises Damaged as `load_run` does, and where it holds a policy alone
+    or the training in it lacks one of `parts`.
+    """
+    kept = load_run(path, device)
+    if "training" not in kept.state:
+        raise Damaged(f"{path} holds a policy only")
+    training = kept.state["training"]
+    if not isinstance(training, dict):
+        raise Damaged(f"{path} is damaged (training: {type(training).__name__})")
+    if missing := [part for part in parts if part not in training]:
+        raise Damaged(f"{path} is damaged (its training lacks {', '.join(missing)})")
+    return kept
+
+
+def load_newest(folder: Path, device: torch.device, parts: Iterable[str] = ()) -> tuple[Kept, str | None]:
     """`last.pt`, or with a warning `previous.pt`; UsageError where one cannot go on from either.
 
+    `parts`: what the training in it must have.
     Nothing is deleted: a `last.pt` that cannot be read is set aside, so that the next save does not move it over the
     good `previous.pt`.
     """
     last = folder / "last.pt"
     try:
-        return _load_training(last, device), None
+        return load_training(last, device, parts), None
     except Damaged as error:
         try:
-            state = _load_training(folder / "previous.pt", device)
+            kept = load_training(folder / "previous.pt", device, parts)
         except Damaged as older:
             raise UsageError(
                 f"no checkpoint to go on from: {error}; {older}. Train anew, or copy an undamaged last.pt there."
             ) from older
         if last.exists():
             last.replace(folder / "damaged.pt")
-        return state, f"{error}; going on from previous.pt at {state['steps']:,} steps."
-
-
-def _load_training(path: Path, device: torch.device) -> dict[str, Any]:
-    state = load(path, device)
-    if "training" not in state:
-        raise Damaged(f"{path} holds a policy only")
-    return state
+        return kept, f"{error}; going on from previous.pt at {kept.steps:,} steps."
 
 
 def _require_plain(value: Any, place: str) -> None:

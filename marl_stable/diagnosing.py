@@ -5,7 +5,6 @@ Needs no torch, so that it answers at once.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -60,10 +59,10 @@ def _metrics(folder: RunFolder) -> dict[str, list[float]]:
 
 def _facts(folder: RunFolder) -> dict[str, Any]:
     try:
-        metadata = json.loads((folder.path / METADATA).read_text(encoding="utf-8"))
-        facts = {name: metadata[name] for name in FACTS if metadata.get(name) is not None}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        facts = {}
+        metadata = RunFolder.open(folder.path).metadata
+    except UsageError:
+        metadata = {}
+    facts = {name: metadata[name] for name in FACTS if name in metadata}
     return facts | {"incidents": read_incidents(folder.incidents)}
 
 

@@ -39,6 +39,7 @@ from marl_stable.monitor.symptoms import symptoms
 from marl_stable.report.page import flags
 from marl_stable.run import Run, beginning
 from marl_stable.run.resuming import resume
+from marl_stable.training import SAVED
 from marl_stable.trial import Trial, brief, outcome
 
 PAIRS = 2
@@ -92,12 +93,18 @@ class Experiment:
             return "anew"
         for name in ("best", "last"):
             try:
-                state = checkpoint.load(self.path / "checkpoints" / f"{name}.pt", torch.device("cpu"))
+                if self._begins(name, self.path / "checkpoints" / f"{name}.pt"):
+                    return name
             except checkpoint.Damaged:
                 continue
-            if (name == "best" and state["steps"] < self.onset) or (name == "last" and self.config.stability != "off"):
-                return name
         return "anew"
+
+    def _begins(self, name: str, path: Path) -> bool:
+        """Whether trainings can begin at this checkpoint. Raises Damaged where it cannot be read."""
+        device = torch.device("cpu")
+        if name == "best":
+            return checkpoint.load_run(path, device).steps < self.onset
+        return bool(checkpoint.load_training(path, device, SAVED)) and self.config.stability != "off"
 
     def outcomes(self, tried: Sequence[Remedy]) -> Iterator[Outcome]:
         """What each remedy brings over a control that began where it did.

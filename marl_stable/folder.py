@@ -11,10 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from marl_stable.facts import INCIDENT, fits, reliable
 from marl_stable.report.files import RecordFile, replace_file, to_json
 from marl_stable.types import UsageError
 
 METADATA = "metadata.json"
+CONTENTS = ("config.yaml", "metrics.csv", "incidents.jsonl", "recording", "diagnosis.json")
+"""What a run writes over, beside its metadata and checkpoints."""
 
 
 class RunFolder:
@@ -31,26 +34,23 @@ class RunFolder:
         self.diagnosis = path / "diagnosis.json"
         self.metadata: dict[str, Any] = {}
         self._made: list[Path] = []  # folders that `create` made, the innermost first
+        self._written: list[Path] = []  # files that `begin` wrote where there were none
         self._lock: int | None = None
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """A new run's folder, locked for this process; UsageError where it cannot be written or holds a run already.
-
-        Nothing is overwritten.
+        """A new run's folder, locked for this process; UsageError where it cannot be written or holds a run already,
+        or anything else that a run would write over.
         """
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"run folder {str(path)!r} is a file; name another with --run-dir.")
+        with _refusing(path):
+            if path.exists() and not path.is_dir():
+                raise UsageError(f"run folder {str(path)!r} is a file; name another with --run-dir.")
         folder = cls(path)
         try:
             with _refusing(path):
                 folder._make()
             folder.lock()
-            if (path / METADATA).exists() or (path / "checkpoints").exists():
-                raise UsageError(
-                    f"run folder {str(path)!r} holds a run; go on with it by `train --resume {path}`, "
-                    "or name another with --run-dir."
-                )
+            folder._require_free()
         except BaseException:
             folder.discard()
             raise
@@ -58,14 +58,20 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """An existing run's folder; UsageError where there is none or its metadata cannot be read."""
+        """An existing run's folder; UsageError where there is none or its metadata cannot be read.
+
+        Entries of the metadata that are not what they must be are left out.
+        """
         folder, file = cls(path), path / METADATA
         try:
-            folder.metadata = dict(json.loads(file.read_text(encoding="utf-8")))
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError(f"it holds a {type(found).__name__}, not names and values")
+            folder.metadata = reliable(found)
         except (FileNotFoundError, NotADirectoryError) as error:
             where = f"{str(path)!r} is not a run folder: it has no {METADATA}"
             raise UsageError(f"{where}. `ls runs` shows yours.") from error
-        except (OSError, TypeError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise UsageError(f"{str(file)!r} cannot be read ({error}); restore it from a copy of the run.") from error
         return folder
 
@@ -92,9 +98,8 @@ class RunFolder:
 
     def discard(self) -> None:
         """Take back what `create` and `begin` made, as far as nothing else is in it."""
-        if self._lock is not None and self.metadata:
-            for file in (self.config, self.path / METADATA):
-                file.unlink(missing_ok=True)
+        for file in self._written:
+            file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             for folder in self._made:
                 folder.rmdir()
@@ -108,6 +113,7 @@ class RunFolder:
     def begin(self, config: str, **entries: Any) -> None:
         """Write `config.yaml`, and mark the run as running in this process; UsageError where that cannot be written."""
         started = self.metadata.get("started", _now())
+        self._written += [file for file in (self.config, self.path / METADATA) if not file.exists()]
         with _refusing(self.path):
             replace_file(self.config, [config.encode()])
             self.write_metadata(status="running", pid=os.getpid(), started=started, **entries)
@@ -117,6 +123,19 @@ class RunFolder:
         with contextlib.suppress(OSError):
             self.write_metadata(status=status, ended=_now(), **entries)
         self.release()
+
+    def _require_free(self) -> None:
+        """Refuse a folder in which a run would write over what is there."""
+        if (self.path / METADATA).exists() or self.checkpoints.exists():
+            raise UsageError(
+                f"run folder {str(self.path)!r} holds a run; go on with it by `train --resume {self.path}`, "
+                "or name another with --run-dir."
+            )
+        if taken := [name for name in CONTENTS if (self.path / name).exists()]:
+            raise UsageError(
+                f"run folder {str(self.path)!r} holds {' and '.join(taken)}, which a run would write over; "
+                "name another with --run-dir."
+            )
 
     def _make(self) -> None:
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -152,14 +171,14 @@ class IncidentFile:
 
 
 def read_incidents(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of an `incidents.jsonl`; a missing file has none."""
+    """All lines of an `incidents.jsonl` that are whole and tell of an incident; a missing file has none."""
     if not path.exists():
         return []
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):  # torn by a crash in mid-write
             entries.append(json.loads(line))
-    return entries
+    return [entry for entry in entries if fits(entry, INCIDENT)]
 
 
 @contextlib.contextmanager

@@ -13,9 +13,7 @@ from torch import Tensor
 
 from marl_stable.agents import algorithm
 from marl_stable.agents.base import Agent
-from marl_stable.agents.config import default_config
-from marl_stable.checkpoint import Damaged, load
-from marl_stable.conversion import override
+from marl_stable.checkpoint import Damaged, load_run, reading
 from marl_stable.networks.heads import Answer, Categorical
 from marl_stable.types import (
     Box,
@@ -26,7 +24,6 @@ from marl_stable.types import (
     PerGroup,
     UsageError,
     legal_features,
-    spec_from_dict,
 )
 
 
@@ -48,16 +45,18 @@ def load_agent(run: Path, checkpoint: str | None = None, device: torch.device | 
     reasons = []
     for name in wanted:
         try:
-            state = load(run / "checkpoints" / f"{name}.pt", device or torch.device("cpu"))
+            return _loaded(run / "checkpoints" / f"{name}.pt", name, device or torch.device("cpu"))
         except Damaged as error:
             reasons.append(str(error))
-            continue
-        spec = spec_from_dict(state["spec"])
-        config = override(default_config(state["algo"]["name"]), state["algo"]).to_act()
-        agent = algorithm(config.name)(spec, config, 1, device or torch.device("cpu"), seed=0)
-        agent.load_policy_state(state["policy"] if "policy" in state else state["training"]["agent"]["learning"])
-        return Loaded(agent, spec, state["steps"], name)
     raise UsageError(f"{str(run)!r} has no checkpoint to load: {'; '.join(reasons)}. Is it a run folder?")
+
+
+def _loaded(path: Path, name: str, device: torch.device) -> Loaded:
+    state, steps, spec, algo = load_run(path, device)
+    agent = algorithm(algo.name)(spec, algo.to_act(), 1, device, seed=0)
+    with reading(path):
+        agent.load_policy_state(state["policy"] if "policy" in state else state["training"]["agent"]["learning"])
+    return Loaded(agent, spec, steps, name)
 
 
 class Policy:

@@ -22,6 +22,8 @@ from marl_stable.validation import Validation
 GAE_LAMBDA = 0.95  # by which rewards are taken apart where the algorithm has none
 OWN = ("envs", "episodes", "validation", "terms")  # of the state of several processes, what is each one's own
 COUNTERS = ("steps", "iteration", "seconds", "evaluation_due", "checkpoint_due")
+PARTS = ("returns", "agent", "envs", "episodes", "detector", "greedy_detector", "validation", "guard")
+SAVED = (*COUNTERS, *PARTS)  # what nothing goes on without
 
 
 class Observer(Protocol):

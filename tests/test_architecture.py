@@ -26,7 +26,18 @@ FLOORS = {
     **dict.fromkeys(("optim", "clipping", "rates", "graphs", "generators", "statistics", "distributed"), 1),
     **dict.fromkeys(("agents", "envs", "monitor", "configs"), 2),
     **dict.fromkeys(
-        ("report", "checkpoint", "replay_files", "recorder", "folder", "interruption", "profile", "provenance"), 3
+        (
+            "report",
+            "checkpoint",
+            "replay_files",
+            "recorder",
+            "folder",
+            "facts",
+            "interruption",
+            "profile",
+            "provenance",
+        ),
+        3,
     ),
     **dict.fromkeys(
         ("evaluation", "acting", "episodes", "terms", "validation", "watching", "defence", "training", "loop"), 3

@@ -344,3 +344,18 @@ def test_a_run_too_large_for_this_machine_is_one_sentence_and_leaves_nothing(
     assert "lower env.num_envs" in told
     assert "Traceback" not in told
     assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_is_not_written_over_by_the_run_that_it_describes(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine").mkdir()
+    preset = Path("mine/config.yaml")
+    preset.write_text("# what I know of this task\nalgo: {name: mappo}\n")
+    for arguments in ([str(preset), "--run-dir", "mine"], ["--run-dir", "x" * 300]):
+        capsys.readouterr()
+        assert main(["train", *arguments, "--total-steps", "48", "--quiet"]) == 2
+        (sentence,) = capsys.readouterr().err.splitlines()
+        assert sentence.startswith("error: run folder '")
+        assert sentence.endswith("name another with --run-dir.")
+    assert preset.read_text() == "# what I know of this task\nalgo: {name: mappo}\n"
+    assert sorted(Path().iterdir()) == [Path("line.py"), Path("mine")]
+    assert list(Path("mine").iterdir()) == [preset]

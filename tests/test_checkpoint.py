@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -15,11 +16,13 @@ import pytest
 import torch
 
 from marl_stable import checkpoint
-from marl_stable.checkpoint import FORMAT, Damaged, load, load_newest, save
-from marl_stable.types import UsageError
+from marl_stable.agents.config import MAPPOConfig
+from marl_stable.checkpoint import FORMAT, Damaged, load, load_newest, load_run, save
+from marl_stable.types import Discrete, EnvSpec, Group, UsageError, spec_to_dict
 from tests.runs import assert_equal
 
 CPU = torch.device("cpu")
+SPEC = EnvSpec("walk", ("a",), (Group("a", ("a",), 2, Discrete(2), "team"),))
 
 
 class Point(NamedTuple):
@@ -47,6 +50,11 @@ class Evil:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints" / "last.pt"
+
+
+def run_state(steps: int, **more: Any) -> dict[str, Any]:
+    """What `last.pt` says of a run at `steps`."""
+    return {"steps": steps, "algo": {"name": "mappo"}, "spec": spec_to_dict(SPEC), "training": {}} | more
 
 
 def names(path: Path) -> list[str]:
@@ -124,7 +132,7 @@ def test_a_process_killed_anywhere_in_a_save_leaves_a_good_checkpoint(
     """The process ends before `step`; what is on disk then is all there is."""
     previous = path.with_name("previous.pt")
     for steps in (1, 2):
-        save(path, {"steps": steps, "training": {}}, keep_as=previous)
+        save(path, run_state(steps), keep_as=previous)
 
     class Killed(BaseException):
         pass
@@ -145,14 +153,14 @@ def test_a_process_killed_anywhere_in_a_save_leaves_a_good_checkpoint(
     else:
         monkeypatch.setattr(Path, "replace", lambda self, to: killed() if next(renames) else replace(self, to))
     with pytest.raises(Killed):
-        save(path, {"steps": 3, "training": {}}, keep_as=previous)
+        save(path, run_state(3), keep_as=previous)
     monkeypatch.setattr(Path, "unlink", unlink)
     monkeypatch.undo()
-    state, warning = load_newest(path.parent, CPU)
-    assert state["steps"] == (3 if step == "folder" else 2)
+    kept, warning = load_newest(path.parent, CPU)
+    assert kept.steps == (3 if step == "folder" else 2)
     assert (warning is not None) == (step == "second rename")
-    save(path, {"steps": 4, "training": {}}, keep_as=previous)
-    assert load_newest(path.parent, CPU)[0]["steps"] == 4
+    save(path, run_state(4), keep_as=previous)
+    assert load_newest(path.parent, CPU)[0].steps == 4
     assert not [name for name in names(path) if name.endswith(".tmp")]
 
 
@@ -175,7 +183,7 @@ DAMAGE = {
 def test_damage_is_seen_and_the_one_before_is_used(path: Path, kind: str) -> None:
     previous = path.with_name("previous.pt")
     for steps in (1_000, 2_000):
-        save(path, {"steps": steps, "training": {}, "ones": torch.ones(1000)}, keep_as=previous)
+        save(path, run_state(steps, ones=torch.ones(1000)), keep_as=previous)
     if kind == "flipped":
         torch.load(path, weights_only=True)  # this is all right
         path.write_bytes(flipped(path.read_bytes()))
@@ -184,13 +192,13 @@ def test_damage_is_seen_and_the_one_before_is_used(path: Path, kind: str) -> Non
     broken = path.read_bytes()
     with pytest.raises(Damaged, match=r"last.pt (is damaged|cannot be read)"):
         load(path, CPU)
-    state, warning = load_newest(path.parent, CPU)
-    assert state["steps"] == 1_000
+    kept, warning = load_newest(path.parent, CPU)
+    assert kept.steps == 1_000
     assert warning is not None
     assert "last.pt" in warning
     assert "going on from previous.pt at 1,000 steps" in warning
     assert path.with_name("damaged.pt").read_bytes() == broken  # set aside, not deleted
-    save(path, {"steps": 3_000, "training": {}}, keep_as=previous)
+    save(path, run_state(3_000), keep_as=previous)
     assert load(previous, CPU)["steps"] == 1_000  # and never moved over the good one
 
 
@@ -247,7 +255,9 @@ def test_a_zip_archive_of_something_else_and_a_policy_alone_are_refused(path: Pa
         archive.writestr("hello.txt", "hello")
     with pytest.raises(Damaged, match="cannot be read"):
         load(path, CPU)
-    save(path, {"steps": 1, "policy": {}})  # best.pt under the name of last.pt
+    policy = run_state(1, policy={})
+    del policy["training"]
+    save(path, policy)  # best.pt under the name of last.pt
     with pytest.raises(UsageError, match=r"last\.pt holds a policy only"):
         load_newest(path.parent, CPU)
 
@@ -255,3 +265,38 @@ def test_a_zip_archive_of_something_else_and_a_policy_alone_are_refused(path: Pa
 def test_a_checkpoint_that_is_not_there_is_named(path: Path) -> None:
     with pytest.raises(Damaged, match=r"last\.pt does not exist"):
         load(path, CPU)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"steps": None}, r"\(steps: None\)"),
+        ({"steps": "1"}, r"\(steps: '1'\)"),
+        ({"algo": [1]}, r"\(TypeError: .*\)"),
+        ({"algo": {}}, r"\(KeyError: 'name'\)"),
+        ({"spec": {"groups": [1]}}, r"\(TypeError: .*\)"),
+        ({"spec": {"groups": []}}, r"\(KeyError: 'id'\)"),
+        ({"training": [1]}, r"\(training: list\)"),
+        ({"training": {"agent": {}}}, r"\(its training lacks envs\)"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_that_does_not_hold_a_run_is_damaged_and_the_one_before_is_used(
+    path: Path, changed: dict[str, Any], said: str
+) -> None:
+    previous, whole = path.with_name("previous.pt"), run_state(1_000, training={"agent": {}, "envs": {}})
+    save(path, whole)
+    save(path, whole | changed, keep_as=previous)
+    kept, warning = load_newest(path.parent, CPU, ("agent", "envs"))
+    assert warning is not None
+    assert re.search(rf"last\.pt is damaged {said}; going on from previous\.pt at 1,000 steps\.", warning)
+    assert (kept.steps, kept.spec, kept.algo) == (1_000, SPEC, MAPPOConfig())
+
+
+@pytest.mark.parametrize("part", ["steps", "algo", "spec"])
+def test_a_checkpoint_without_a_word_on_itself_is_damaged(path: Path, part: str) -> None:
+    state = run_state(1)
+    del state[part]
+    save(path, state)
+    with pytest.raises(Damaged, match=rf"last\.pt is damaged \(KeyError: '{part}'\)"):
+        load_run(path, CPU)

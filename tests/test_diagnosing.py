@@ -130,6 +130,24 @@ def just_begun(run: Path) -> None:
     shutil.rmtree(run / "recording")
 
 
+def wrong_facts(run: Path) -> None:
+    wrong = {"spec": [1], "baselines": [1], "total_steps": "x", "steps": None, "contributions": {"agent_0": [1]}}
+    preflight = {part: [[1]] for part in metadata(run)["preflight"]}
+    edit(run, **wrong, status=3, preflight=preflight)
+
+
+def facts_without_parts(run: Path) -> None:
+    parts = {"rewards": {"agent_0": [1]}, "untrained": [{"group": "agent"}], "effects": {"without_effect": [{}]}}
+    edit(run, spec={"groups": [{"name": "agent"}]}, baselines={"random": {}, "best_constant": 1}, preflight=parts)
+
+
+def strange_incidents(run: Path) -> None:
+    append(
+        run / "incidents.jsonl",
+        b'[1]\n"x"\n\xff\n{"steps": "1", "kind": "repeated_action"}\n{"steps": 9, "kind": [1]}\n',
+    )
+
+
 LEFT: list[tuple[Callable[[Path], None], bool]] = [
     (crashed, True),
     (running, True),
@@ -139,6 +157,9 @@ LEFT: list[tuple[Callable[[Path], None], bool]] = [
     (older_metadata, True),
     (torn_metadata, True),
     (other_metadata, True),
+    (wrong_facts, True),
+    (facts_without_parts, True),
+    (strange_incidents, True),
     (unknown_keys, True),
     (torn_config, True),
     (without_config, True),
@@ -223,7 +244,8 @@ def test_a_case_has_settings_by_dotted_key_and_what_is_known_of_the_run(run: Pat
 
 
 def test_groups_in_metrics_are_told_from_tags(run: Path) -> None:
-    groups = [{"name": "hunters"}, {"name": "prey"}]
+    (group,) = metadata(run)["spec"]["groups"]
+    groups = [group | {"name": "hunters"}, group | {"name": "prey"}]
     (run / "metrics.csv").write_text("steps,seconds,eval/return,eval/return/prey,losses/critic/boss\n9,1,1,2,3\n")
     edit(run, spec={"groups": groups})
     without_recording(run)

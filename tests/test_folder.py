@@ -51,14 +51,36 @@ def test_a_folder_that_holds_a_run_is_refused_and_untouched(tmp_path: Path) -> N
         assert sorted(path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "incidents.jsonl", "recording", "diagnosis.json"])
+def test_a_folder_in_which_a_run_would_write_over_something_is_refused_and_untouched(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name / "000.bin" if name == "recording" else tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(UsageError, match=rf"run folder '.*' holds {name}, which a run would write over; name another"):
+        RunFolder.create(tmp_path)
+    assert file.read_text() == "mine"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
+def test_only_what_was_written_for_nothing_is_taken_back(tmp_path: Path) -> None:
+    begun(tmp_path / "run").end("interrupted")
+    before = sorted(tmp_path.rglob("*"))
+    folder = RunFolder.open(tmp_path / "run")
+    folder.lock()
+    folder.begin("seed: 2\n")
+    folder.discard()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_what_cannot_be_a_run_folder_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"run folder '.*file' is a file; name another with --run-dir\."):
         RunFolder.create(tmp_path / "file")
     with pytest.raises(UsageError, match=r"file/run' cannot be written \(Not a directory\); name another"):
         RunFolder.create(tmp_path / "file" / "run")
-    with pytest.raises(UsageError, match=r"cannot be written \(File name too long\)"):
-        RunFolder.create(tmp_path / "new" / ("x" * 300))
+    for place in (tmp_path, tmp_path / "new"):
+        with pytest.raises(UsageError, match=r"cannot be written \(File name too long\)"):
+            RunFolder.create(place / ("x" * 300))
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
@@ -127,7 +149,7 @@ def test_a_folder_without_a_run_or_with_broken_metadata_is_named(tmp_path: Path)
     for path in (tmp_path, tmp_path / "missing", tmp_path / "file"):
         with pytest.raises(UsageError, match=r"is not a run folder: it has no metadata\.json"):
             RunFolder.open(path)
-    for content in (b"", b"{", b"[1]", b"\xff\xfe", b"3"):
+    for content in (b"", b"{", b"[1]", b"[]", b"[[1, 2]]", b"\xff\xfe", b"3"):
         (tmp_path / "metadata.json").write_bytes(content)
         with pytest.raises(UsageError, match=r"metadata\.json' cannot be read \(.*\); restore it from a copy"):
             RunFolder.open(tmp_path)
@@ -160,6 +182,16 @@ def test_incidents_are_kept_up_to_the_checkpoint_and_counted(tmp_path: Path) -> 
     assert read_incidents(path)[0]["value"] is None
     assert IncidentFile(path).counts == {}
     assert read_incidents(path) == read_incidents(tmp_path / "missing") == []
+
+
+def test_lines_that_tell_of_no_incident_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "incidents.jsonl"
+    strange = [[1], "x", {}, ENTRY | {"steps": "9"}, ENTRY | {"kind": [1]}, ENTRY | {"where": [1]}]
+    lines = [json.dumps(entry).encode() for entry in (ENTRY, *strange, ENTRY | {"steps": 20})]
+    path.write_bytes(b"\n".join([*lines, b"\xff"]))
+    assert [entry["steps"] for entry in read_incidents(path)] == [10, 20]
+    assert IncidentFile(path, keep_until=30).counts == {"repeated_action": 2}
+    assert [entry["steps"] for entry in read_incidents(path)] == [10, 20]
 
 
 def test_a_full_disk_costs_a_line_of_incidents_and_no_other(tmp_path: Path, small_files) -> None:

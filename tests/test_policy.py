@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 import marl_stable as ms
+from marl_stable import checkpoint
 from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
 from marl_stable.envs import catalog
-from marl_stable.policy import Loaded, Policy
+from marl_stable.policy import Loaded, Policy, load_agent
 from marl_stable.types import Box, Discrete, EnvSpec, Group
 from tests.runs import ROOT, assert_equal, measure_little, train
 
@@ -229,3 +230,17 @@ def test_a_recurrent_policy_remembers_until_it_is_reset() -> None:
     assert not any(np.array_equal(one, first[2]) for one in first[:2])
     policy.reset()
     assert np.array_equal([policy(OBSERVATIONS)["arm_0"] for _ in range(3)], first)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("algo", [1]), ("spec", None), ("policy", [1]), ("policy", {"groups": {}})]
+)
+def test_a_damaged_best_checkpoint_is_passed_over_for_the_last(
+    run: Path, tmp_path: Path, part: str, value: Any
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    best = copy / "checkpoints" / "best.pt"
+    checkpoint.save(best, checkpoint.load(best, CPU) | {part: value})
+    assert load_agent(copy).checkpoint == "last"
+    with pytest.raises(ms.UsageError, match=r"has no checkpoint to load: .*best\.pt is damaged \("):
+        load_agent(copy, "best")

@@ -35,7 +35,8 @@ def conduct(
     if not distributed.leads():
         return _follow(folder, training, signals, resumed_at)
     config = training.config
-    shown = {name: found["return"] for name, found in folder.metadata["baselines"].items() if found is not None}
+    known = folder.metadata.get("baselines", {})  # none where they were lost since the run began
+    shown = {name: found["return"] for name, found in known.items() if found and found["return"] is not None}
     watch = Stopwatch() if config.profile else None
     status, reason = "failed", ""
     with Progress(config.total_steps, training.steps, config.quiet) as progress:

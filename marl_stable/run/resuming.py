@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from marl_stable import configs, distributed, threads
-from marl_stable.checkpoint import load_newest
+from marl_stable.checkpoint import Kept, load_newest
 from marl_stable.config import RunConfig
 from marl_stable.folder import RunFolder
 from marl_stable.interruption import signals_taken
 from marl_stable.replay_files import ReplayFiles, load_divided, own_folder
-from marl_stable.run import Run, assembling, conducting
-from marl_stable.training import Training, with_own
+from marl_stable.run import Run, assembling, conducting, fitting
+from marl_stable.training import SAVED, Training, with_own
 from marl_stable.types import UsageError
 
 
@@ -41,15 +40,17 @@ def _reload(
     """The training as its newest good checkpoint has it, and warnings where that is not all of `last.pt`."""
     ended = folder.metadata.get("status") == "finished" or total_steps not in (None, config.total_steps)
     config = config if total_steps is None else replace(config, total_steps=total_steps)
-    config = threads.settle(config, device)
-    state, warnings = _load(folder, device)
-    if ended and state["steps"] >= config.total_steps:  # else it was interrupted in its last evaluation
-        where = f"{str(folder.path)!r} has {state['steps']} of {config.total_steps} steps"
+    kept, warnings = _load(folder, device)
+    if ended and kept.steps >= config.total_steps:  # else it was interrupted in its last evaluation
+        where = f"{str(folder.path)!r} has {kept.steps} of {config.total_steps} steps"
         raise UsageError(f"{where}; add --total-steps to train longer.")
+    fitting.require_same_settings(kept, config, folder.path)
+    config = threads.settle(config, device)
     envs, eval_env = assembling.environments(config, device)
+    fitting.require_same_environment(kept.spec, envs.spec, folder.path)
     random = (folder.metadata.get("baselines") or {}).get("random") or {}
     training = assembling.assemble(config, envs, eval_env, device, random.get("return"))
-    warnings += _restore(folder, training, state)
+    warnings += _restore(folder, training, kept)
     if distributed.leads():
         launch = distributed.launch()
         folder.begin(configs.write(config), total_steps=config.total_steps, **({"launch": launch} if launch else {}))
@@ -57,19 +58,18 @@ def _reload(
     return training, warnings
 
 
-def _load(folder: RunFolder, device: torch.device) -> tuple[dict[str, Any], list[str]]:
+def _load(folder: RunFolder, device: torch.device) -> tuple[Kept, list[str]]:
     """The newest good checkpoint, and a warning where it is not `last.pt`; the first process sets a bad one aside."""
     for turn in (True, False):
         with distributed.together(UsageError):
             if distributed.leads() is turn:
-                state, warning = load_newest(folder.checkpoints, device)
-    return state, [warning] if warning else []
+                kept, warning = load_newest(folder.checkpoints, device, SAVED)
+    return kept, [warning] if warning else []
 
 
-def _restore(folder: RunFolder, training: Training, state: dict[str, Any]) -> list[str]:
-    """Go on where `state` was taken; a warning where more or fewer processes do than before."""
-    others = state.get("others", [])
-    rank, now, before = distributed.rank(), distributed.world_size(), 1 + len(others)
+def _restore(folder: RunFolder, training: Training, kept: Kept) -> list[str]:
+    """Go on where the checkpoint was taken; a warning where more or fewer processes do than before."""
+    state, rank, now, before = kept.state, distributed.rank(), distributed.world_size(), fitting.processes(kept)
     if now != before:
         training.take_over(state["training"])
         load_divided(folder.replay, training.agent.rings(), before)
@@ -77,7 +77,7 @@ def _restore(folder: RunFolder, training: Training, state: dict[str, Any]) -> li
             f"{before} processes trained this run so far, and {now} go on: with what was learned, in new episodes, and "
             "not bit for bit as before."
         ]
-    training.load_state_dict(with_own(state["training"], others[rank - 1]) if rank else state["training"])
+    training.load_state_dict(with_own(state["training"], state["others"][rank - 1]) if rank else state["training"])
     rings = training.agent.rings()
     ReplayFiles(own_folder(folder.replay, rank, now), rings).load(rings)
     return []
