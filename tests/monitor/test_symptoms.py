@@ -127,7 +127,8 @@ def test_repetition_that_pays_is_seen_and_no_trouble() -> None:
 def test_a_loss_that_grows_with_the_return_is_seen_and_no_trouble() -> None:
     grown = ("losses/critic", WHOLE, np.exp(np.linspace(-6.0, -3.0, N)))
     rising = ("charts/return", WHOLE, RISE + 0.03 * NOISE)
-    for known in ({"baselines": {"random": {"return": 0.1}}}, {"baselines": {}}, {"spec": None}):
+    facts: list[dict[str, Any]] = [{"baselines": {"random": {"return": 0.1}}}, {"baselines": {}}, {"spec": None}]
+    for known in facts:
         thriving = case(grown, rising, **known)
         assert [symptom.name for symptom in symptoms(thriving)] == ["diverging_loss"]
         assert troubles(thriving) == ()
@@ -137,7 +138,8 @@ def test_a_loss_that_grows_while_the_return_does_not_is_trouble() -> None:
     losses = np.exp(np.linspace(0.0, 3.5, N)), stepped(1.0, np.inf)
     grown, infinite = (("losses/critic", WHOLE, values) for values in losses)
     falls = np.where(np.arange(N) < 20, RISE, RISE[20] - 0.25 * np.linspace(0.0, 1.0, N)) + 0.01 * NOISE
-    for known in ({"baselines": {"random": {"return": 0.0}}}, {"baselines": {}}):
+    facts: list[dict[str, Any]] = [{"baselines": {"random": {"return": 0.0}}}, {"baselines": {}}]
+    for known in facts:
         for returns in (0.03 * NOISE, falls, -RISE + 0.03 * NOISE):
             assert fails(case(grown, ("charts/return", WHOLE, returns), **known), "diverging_loss")
         assert fails(case(infinite, ("charts/return", WHOLE, RISE), **known), "diverging_loss")

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from marl_stable import rows
 from marl_stable.monitor.own_loop.window import Piece, Window
-from marl_stable.monitor.signals import actions, data, rows, values
+from marl_stable.monitor.signals import actions, data, values
 from marl_stable.returns import finished
 
 COMPARED = 512  # executed actions that are compared with one another
