@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from marl_stable.agents.config import default_config, with_measures
 from marl_stable.agents.mappo import MAPPO
@@ -24,7 +25,7 @@ from marl_stable.envs.probe import (
     Roles,
     Silence,
 )
-from tests.agents.loops import CPU, greedy_return, make_agent, train
+from tests.agents.loops import CPU, greedy_return, make_agent, teach, train
 
 GAMMA = 0.9
 EVERYWHERE = [(algo, share) for algo in ("mappo", "ippo") for share in (True, False)]
@@ -177,3 +178,30 @@ def test_games_go_on_from_a_saved_state(game: type[Probe]):
         one, other = env.step(chosen), fresh.step(chosen)
         assert torch.equal(one.obs["agent"], other.obs["agent"])
         assert torch.equal(one.reward["agent"], other.reward["agent"])
+
+
+class Gamble(Probe):
+    """A choice in one step of fifty: 1 for sure, or 10 in every other case; nothing else is paid or matters."""
+
+    length, best_return = 50, 5.0
+
+    @staticmethod
+    def value(gamma: float) -> float:
+        raise NotImplementedError  # it depends on when the choice comes
+
+    def _begin(self) -> Tensor:
+        self.when = torch.randint(self.length, self.obs.shape, generator=self.generator)
+        return (self.when == 0).float()
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        lucky = torch.rand(action.shape, generator=self.generator) < 0.5
+        paid = torch.where(action == 1, 10.0 * lucky, 1.0) * self.obs.squeeze(-1)
+        return paid, (self.when == self.t + 1).float()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_is_decided_in_few_steps_is_not_taken_for_an_outlier(seed: int):
+    env = Gamble(64, CPU)
+    agent = make_agent(env, "ippo", seed=seed, gamma=0.95, batch_size=3200)
+    teach(agent, env, 12)
+    assert greedy_return(agent, env) > 3.5  # the sure thing is 1
