@@ -274,7 +274,8 @@ def test_another_sweeps_place_is_left_alone(capsys: pytest.CaptureFixture[str], 
 
 def ran(member: Member, value: float | None, status: str = "finished", constant: float | None = -20.0) -> None:
     folder = RunFolder.create(member.path)
-    known = {"random": {"return": -30.0}, "best_constant": None if constant is None else {"return": constant}}
+    best = None if constant is None else {"return": constant, "ci95": [constant - 1, constant + 1]}
+    known = {"random": {"return": -30.0, "ci95": [-31.0, -29.0]}, "best_constant": best}
     folder.write_metadata(status=status, returns=[[48, -99.0], [96, value]], baselines=known)
     folder.release()
 

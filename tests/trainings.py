@@ -17,7 +17,7 @@ import json, os, pathlib, signal, sys, time
 path, seed, value, deed = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 (path / "checkpoints").mkdir(parents=True, exist_ok=True)
 def end(status, code):
-    known = {"random": {"return": -30.0}, "best_constant": {"return": -20.0}}
+    known = {"random": {"return": -30.0, "ci95": [-31, -29]}, "best_constant": {"return": -20.0, "ci95": [-21, -19]}}
     about = {"status": status, "returns": [[48, value]], "baselines": known, "pid": os.getpid(), "seed": seed}
     (path / "metadata.json").write_text(json.dumps(about))
     (path / "diagnosis.json").write_text(json.dumps({"symptoms": ["oscillation"] if value < -20 else []}))
