@@ -112,6 +112,7 @@ def _python_envs() -> Row:
         [
             Arm("ours", "ours_random", play | {"env": "mpe2/simple_spread_v3"}),
             Arm("one raw environment", "raw_mpe2", {"steps": 2_000}),
+            Arm("two raw environments at once: the machine's bound", "raw_mpe2", {"steps": 2_000, "processes": 2}),
             Arm("SuperSuit, 2 processes", "supersuit_envs", play, "supersuit"),
             Arm("AgileRL, 8 processes", "agilerl_envs", play | {"steps": 100}, "agilerl"),
         ],
