@@ -65,7 +65,7 @@ class StabilityMonitor:
         bounds = [None if x is None else torch.as_tensor(x, dtype=torch.float32) for x in (action_low, action_high)]
         self.every, self.agents = every, tuple(agents)
         self._config = {"loop": "own"} | ({} if gamma is None else {"algo.gamma": gamma}) | dict(config or {})
-        self._total_steps, self._random_return = total_steps, random_return
+        self.total_steps, self._random_return = total_steps, random_return
         self._kind = Actions(num_actions, *bounds)
         self._figures = Figures(self._kind, gamma)
         self._networks: dict[str, WatchedNetwork] = {}
@@ -218,4 +218,4 @@ class StabilityMonitor:
         facts: dict[str, Any] = {"steps": steps, "spec": {"agents": list(self.agents), "groups": [group]}}
         if (known := self._random_return) is not None:
             facts["baselines"] = {"random": {"return": known, "ci95": [known, known]}, "best_constant": None}
-        return facts | ({} if self._total_steps is None else {"total_steps": self._total_steps})
+        return facts | ({} if self.total_steps is None else {"total_steps": self.total_steps})
