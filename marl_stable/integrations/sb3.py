@@ -112,7 +112,7 @@ class StabilityCallback(_callbacks.BaseCallback):  # type: ignore[misc, name-def
     def _handed_over_per_reading(self, total: int) -> int:
         """How many rollouts, or `every` steps, make a reading, of `total` steps."""
         model: Any = self.model
-        each = model.n_envs * (model.n_steps if self._on_policy else self._every)
+        each: int = model.n_envs * (model.n_steps if self._on_policy else self._every)
         return max(1, self._every // each, -(-total // (each * READINGS)))
 
     def _begin(self) -> StabilityMonitor:

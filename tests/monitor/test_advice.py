@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from marl_stable import configs
-from marl_stable.agents.config import ALGORITHMS, default_config, with_measures
+from marl_stable.agents.config import ALGORITHMS, default_config
 from marl_stable.config import RunConfig
 from marl_stable.conversion import leaves
 from marl_stable.diagnosing import _dotted
@@ -25,7 +25,7 @@ def written(run: RunConfig) -> dict[str, Any]:
 
 
 RUNS = {name: RunConfig(algo=default_config(name)) for name in ALGORITHMS}
-RUNS |= {f"{name} without measures": RunConfig(algo=with_measures(run.algo, "none")) for name, run in RUNS.items()}
+RUNS |= {f"{name} without measures": configs.resolve({"algo": {"name": name}, "measures": "none"}) for name in RUNS}
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=list(RUNS))
