@@ -115,7 +115,7 @@ def test_short_rollouts_are_read_together_and_long_trainings_about_a_thousand_ti
     model.learn(150, callback=watch)
     recording = watch.monitor._journal.recording()
     assert recording.steps.tolist() == [50, 100, 150]
-    for signal in ("reward_mean", "layer_change", "losses/critic"):
+    for signal in ("reward_mean", "layer_change", "losses/critic", "actions/responsiveness"):
         assert recording.series(signal), signal
     monkeypatch.setattr("marl_stable.integrations.sb3.READINGS", 2)
     watch = StabilityCallback(every=50)
