@@ -77,7 +77,8 @@ def _symptoms() -> Iterator[str]:
 def _causes() -> Iterator[str]:
     for kind in sorted(CAUSES.values(), key=lambda kind: (kind.last_resort, kind.stage)):
         last = " *last*" if kind.last_resort else ""
-        yield f"`{kind.name}`{last}: {_one_line(kind.look.__doc__)} | {STAGES[kind.stage]} | {kind.remedy}"
+        remedy = kind.remedy + (f" Where that is so already: {kind.otherwise}" if kind.otherwise else "")
+        yield f"`{kind.name}`{last}: {_one_line(kind.look.__doc__)} | {STAGES[kind.stage]} | {remedy}"
 
 
 def _signals() -> Iterator[str]:

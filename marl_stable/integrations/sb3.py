@@ -24,6 +24,7 @@ except ImportError as error:
         "marl_stable.integrations.sb3 needs Stable-Baselines3; install it with `pip install stable-baselines3`."
     ) from error
 
+READINGS = 1_000  # of a training: more would say no more, and cost
 PROBED = 256  # observations at which the policy is asked for its greedy action
 TRAINED = {  # what the library logs -> what the monitor calls it
     "value_loss": "critic_loss",
@@ -40,14 +41,18 @@ TRAINED = {  # what the library logs -> what the monitor calls it
 class StabilityCallback(_callbacks.BaseCallback):  # type: ignore[misc, name-defined]
     """Watches PPO, A2C, DDPG, TD3, SAC and DQN; `report()` says what is wrong, also while training goes on.
 
-    One reading per rollout, or every `every` steps of an algorithm with a replay. At the end of training it is saved in
-    `folder`, if one is named, for `marl-stable diagnose FOLDER`.
+    One reading per rollout, of shorter ones about every `every` steps, as of an algorithm with a replay; of long
+    trainings about 1,000. A model that goes on learning is one report, whether the library counts its steps from 0
+    again or not; with another model a new one begins. At the end of training it is saved in `folder`, if one is named,
+    for `marl-stable diagnose FOLDER`.
     """
 
     def __init__(self, folder: str | Path | None = None, every: int = 200, verbose: int = 0) -> None:
         super().__init__(verbose)
         self._folder, self._every = folder, every
         self._watched: StabilityMonitor | None = None
+        self._model_watched: Any = None
+        self._before = self._reached = 0  # steps of the model's trainings before this one, and of all of them so far
         self._steps: list[dict[str, Any]] = []  # of an algorithm with a replay, since the last reading
 
     @property
@@ -64,10 +69,17 @@ class StabilityCallback(_callbacks.BaseCallback):  # type: ignore[misc, name-def
     # ---- called by the library
 
     def _on_training_start(self) -> None:
-        if self._watched is None:
-            self._watched = self._begin()
+        if self._watched is None or self._model_watched is not self.model:
+            self._begin_anew()
+        if self._before + self.num_timesteps < self._reached:  # the library counts from 0 again, in fresh episodes
+            self._before = self._reached - self.num_timesteps
+            if self._steps:
+                self._steps[-1]["truncated"] = ~self._steps[-1]["terminated"]
+        total = self._before + int(self.model._total_timesteps)
+        self.monitor.total_steps, self.monitor.every = total, self._handed_over_per_reading(total)
 
     def _on_step(self) -> bool:
+        self._reached = self._before + self.num_timesteps
         if not self._on_policy:
             seen = {"reward": self.locals["rewards"], "action": self.locals["buffer_actions"], **self._ends()}
             seen["observation"] = getattr(self.model, "_last_obs", None)
@@ -90,6 +102,19 @@ class StabilityCallback(_callbacks.BaseCallback):  # type: ignore[misc, name-def
     def _on_policy(self) -> bool:
         return hasattr(self.model, "rollout_buffer")
 
+    def _begin_anew(self) -> None:
+        if self._watched is not None:
+            self._watched.close()
+        self._watched, self._model_watched = self._begin(), self.model
+        self._before = self._reached = 0
+        self._steps = []
+
+    def _handed_over_per_reading(self, total: int) -> int:
+        """How many rollouts, or `every` steps, make a reading, of `total` steps."""
+        model: Any = self.model
+        each: int = model.n_envs * (model.n_steps if self._on_policy else self._every)
+        return max(1, self._every // each, -(-total // (each * READINGS)))
+
     def _begin(self) -> StabilityMonitor:
         """A monitor for the model's networks and spaces."""
         model: Any = self.model
@@ -102,9 +127,8 @@ class StabilityCallback(_callbacks.BaseCallback):  # type: ignore[misc, name-def
             kind = {"action_low": -1.0, "action_high": 1.0}
         entropy = hasattr(model, "ent_coef") and not self._on_policy
         config = {"algo.lr": float(model.lr_schedule(1.0))}
-        total = int(model._total_timesteps)
         gamma = None if entropy else float(model.gamma)
-        monitor = StabilityMonitor(1, gamma=gamma, total_steps=total, config=config, **kind)
+        monitor = StabilityMonitor(1, gamma=gamma, config=config, **kind)
         for name, module, optimizer in networks(model):
             monitor.watch(name, module, optimizer)
         return monitor
@@ -138,7 +162,7 @@ class StabilityCallback(_callbacks.BaseCallback):  # type: ignore[misc, name-def
             given |= self._greedy(given["observation"])
         if "critic_loss" in losses:
             losses.pop("loss", None)
-        self.monitor.step(steps=self.num_timesteps, **given, **losses)
+        self.monitor.step(steps=self._before + self.num_timesteps, **given, **losses)
 
     @torch.no_grad()
     def _greedy(self, observation: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from marl_stable.monitor.advice import settings
 from marl_stable.monitor.recording import EMPTY, Recording, Series
 
 
@@ -94,7 +95,10 @@ Lacks = Callable[[Case], str | None]
 
 
 class Cause(NamedTuple):
-    """A registered cause. `says` is a sentence with fields: the evidence, parts of the place, {who} and {since}."""
+    """A registered cause. `says` is a sentence with fields: the evidence, parts of the place, {who} and {since}.
+
+    `config` are settings, `advice.Turned` where they have a direction; a finding has of them what would change the run.
+    """
 
     name: str
     stage: Stage
@@ -105,6 +109,7 @@ class Cause(NamedTuple):
     config: dict[str, Any]
     last_resort: bool  # named first only where nothing upstream was found
     lacks: Lacks
+    otherwise: str | None = None  # in place of the remedy where the run has all its settings already
 
 
 CAUSES: dict[str, Cause] = {}
@@ -119,11 +124,12 @@ def cause(
     config: Mapping[str, Any] | None = None,
     last_resort: bool = False,
     lacks: Lacks = lambda case: None,
+    otherwise: str | None = None,
 ) -> Callable[[Look], Look]:
     """Register a function that looks for the cause called `name`."""
 
     def register(look: Look) -> Look:
-        CAUSES[name] = Cause(name, stage, look, needs, says, remedy, dict(config or {}), last_resort, lacks)
+        CAUSES[name] = Cause(name, stage, look, needs, says, remedy, dict(config or {}), last_resort, lacks, otherwise)
         return look
 
     return register
@@ -136,15 +142,17 @@ def can_look(case: Case, needs: tuple[str, ...]) -> bool:
 
 def findings(case: Case, kind: Cause) -> list[Finding]:
     """What a cause finds in `case`, in words."""
-    return [_in_words(kind, hit) for hit in kind.look(case)]
+    return [_in_words(case, kind, hit) for hit in kind.look(case)]
 
 
-def _in_words(kind: Cause, hit: Hit) -> Finding:
+def _in_words(case: Case, kind: Cause, hit: Hit) -> Finding:
     since = "from the start" if hit.onset_steps <= 0 else f"since {hit.onset_steps:,} steps"
     fields = {"who": who(hit.where), "since": since, **hit.where, **hit.evidence}
     told = (hit.says or kind.says).format(**fields)
-    config = kind.config if hit.config is None else hit.config
-    return Finding(kind.name, hit.confidence, hit.onset_steps, hit.where, hit.evidence, told, kind.remedy, dict(config))
+    wanted = kind.config if hit.config is None else hit.config
+    config = settings(case.config, wanted, hit.where.get("network"))
+    remedy = kind.otherwise if wanted and not config and kind.otherwise else kind.remedy
+    return Finding(kind.name, hit.confidence, hit.onset_steps, hit.where, hit.evidence, told, remedy, config)
 
 
 def who(where: Mapping[str, Any]) -> str:

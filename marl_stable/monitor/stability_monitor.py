@@ -65,7 +65,7 @@ class StabilityMonitor:
         bounds = [None if x is None else torch.as_tensor(x, dtype=torch.float32) for x in (action_low, action_high)]
         self.every, self.agents = every, tuple(agents)
         self._config = {"loop": "own"} | ({} if gamma is None else {"algo.gamma": gamma}) | dict(config or {})
-        self._total_steps, self._random_return = total_steps, random_return
+        self.total_steps, self._random_return = total_steps, random_return
         self._kind = Actions(num_actions, *bounds)
         self._figures = Figures(self._kind, gamma)
         self._networks: dict[str, WatchedNetwork] = {}
@@ -74,6 +74,7 @@ class StabilityMonitor:
         self._window = Window(self.agents)
         self._journal = Journal()
         self._calls = self._count = 0  # since the last reading, and ever
+        self._given: int | None = None  # steps at the last reading at which the loop told them
 
     def watch(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Watch a module; call it "actor" or "critic" where it is one, since some faults are looked for there only.
@@ -121,7 +122,8 @@ class StabilityMonitor:
         samples in no order. `grad_norm`: what `clip_grad_norm_` returned over all that is watched, without which
         gradients are seen as clipped; by name where networks are clipped apart. `first_minibatch`: `log_ratio` is of
         data from which nothing was learned yet. `greedy_action` is in the units of the bounds; `preactivation` is what
-        a tanh is given. `steps` counts the environment's steps; where it is left out, calls are counted.
+        a tanh is given. `steps` counts the environment's steps, and may stay where it is while a loop learns from them;
+        where it is left out, calls are counted.
         """
         window = self._window
         tag = "losses/critic" if q is not None and not losses.keys() & LOSSES.keys() else "losses/loss"
@@ -175,21 +177,30 @@ class StabilityMonitor:
             network.after()
         self._calls, self._count = self._calls + 1, self._count + 1
         if self._calls >= self.every:
-            self._read(self._count if steps is None else int(steps))
+            self._read(self._reached(steps))
         if self._calls == self.every - 1:
             for network in self._networks.values():
                 network.look()
 
-    def _read(self, steps: int) -> None:
+    def _reached(self, steps: int | None) -> int:
+        """The steps of a reading: after the one before, also where a loop learns often from the same steps."""
         last = self._journal.steps[-1] if self._journal.steps else -1
-        if steps < last - 1:
-            raise UsageError(f"steps={steps} lies before {last}, the latest reading; count on, or begin a new monitor.")
+        if steps is None:
+            return max(self._count, last + 1)
+        if self._given is not None and steps < self._given:
+            raise UsageError(
+                f"steps={steps} lies before {self._given}, told earlier; count on, or begin a new monitor."
+            )
+        self._given = int(steps)
+        return max(self._given, last + 1)
+
+    def _read(self, steps: int) -> None:
         rank = len(self._journal.steps) % RANK_EVERY == 0
         tensors = {("figures", tag): x for tag, x in self._figures.read(self._window).items()}
         tensors |= {("numbers", tag): reading.stacked(x) for tag, x in self._window.numbers.items()}
         for name, network in self._networks.items():
             tensors |= {(name, signal): x for signal, x in network.read(rank).items()}
-        self._journal.add(max(steps, last + 1), dict(self._named(reading.to_host(tensors))))
+        self._journal.add(steps, dict(self._named(reading.to_host(tensors))))
         self._window, self._calls = Window(self.agents), 0
 
     def _named(self, found: dict[reading.Key, reading.Floats]) -> Iterator[tuple[Column, float]]:
@@ -207,4 +218,4 @@ class StabilityMonitor:
         facts: dict[str, Any] = {"steps": steps, "spec": {"agents": list(self.agents), "groups": [group]}}
         if (known := self._random_return) is not None:
             facts["baselines"] = {"random": {"return": known, "ci95": [known, known]}, "best_constant": None}
-        return facts | ({} if self._total_steps is None else {"total_steps": self._total_steps})
+        return facts | ({} if self.total_steps is None else {"total_steps": self.total_steps})

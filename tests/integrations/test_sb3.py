@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -75,6 +76,52 @@ def test_algorithms_with_a_replay(name: str, env: str) -> None:
     if env == "Pendulum-v1":
         (response,) = recording.series("responsiveness")
         assert np.isfinite(response.values).all()
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_model_that_goes_on_is_one_report(again: bool) -> None:
+    watch = StabilityCallback(every=64)
+    model = sb3.PPO("MlpPolicy", "CartPole-v1", n_steps=64, n_epochs=1, **SMALL)
+    for _ in range(3):
+        model.learn(128, callback=watch, reset_num_timesteps=again)
+    assert watch.monitor._journal.steps == [64, 128, 192, 256, 320, 384]
+    assert watch.monitor.total_steps == 384
+
+
+def test_steps_with_a_replay_are_joined_where_the_library_counts_from_0_again() -> None:
+    watch = StabilityCallback(every=40)
+    model = sb3.DQN("MlpPolicy", "CartPole-v1", **REPLAY)
+    for _ in range(4):
+        model.learn(30, callback=watch)
+    assert watch.monitor._journal.steps == [40, 80, 120]
+
+
+def test_another_model_is_watched_anew(tmp_path: Path) -> None:
+    watch = StabilityCallback(tmp_path / "seen", every=64)
+    first, second = (sb3.PPO("MlpPolicy", "CartPole-v1", n_steps=64, n_epochs=1, **SMALL) for _ in range(2))
+    first.learn(192, callback=watch)
+    second.learn(128, callback=watch)
+    assert watch.monitor._journal.steps == [64, 128]
+    assert watch.monitor._journal.recording().series("layer_change", network="actor")
+    assert not first.policy.optimizer._optimizer_step_pre_hooks  # the old model is let go of
+    assert second.policy.optimizer._optimizer_step_pre_hooks
+
+
+def test_short_rollouts_are_read_together_and_long_trainings_about_a_thousand_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch = StabilityCallback(every=50)
+    model = sb3.A2C("MlpPolicy", "CartPole-v1", seed=1, device="cpu")
+    model.learn(150, callback=watch)
+    recording = watch.monitor._journal.recording()
+    assert recording.steps.tolist() == [50, 100, 150]
+    for signal in ("reward_mean", "layer_change", "losses/critic", "actions/responsiveness"):
+        assert recording.series(signal), signal
+    monkeypatch.setattr("marl_stable.integrations.sb3.READINGS", 2)
+    watch = StabilityCallback(every=50)
+    ppo = sb3.PPO("MlpPolicy", "CartPole-v1", n_steps=64, n_epochs=1, **SMALL)
+    ppo.learn(384, callback=watch)
+    assert watch.monitor._journal.steps == [192, 384]
 
 
 def test_before_training_there_is_nothing_to_report() -> None:

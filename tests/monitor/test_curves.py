@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -54,6 +56,30 @@ def test_a_collapse_does_not_depend_on_units():
     assert scaled is not None
     assert found[:2] == scaled[:2]
     assert found.depth == pytest.approx(scaled.depth)
+
+
+def slow_median(x, width):
+    half = width // 2
+    return [np.median(x[max(0, t - half) : t + half + 1]) for t in range(len(x))]
+
+
+@pytest.mark.parametrize(("rows", "width"), [(0, 5), (1, 5), (2, 10), (11, 1), (12, 4), (50, 49), (200, 40), (300, 61)])
+def test_a_running_median_is_that_of_each_window(rows, width):
+    x = np.random.default_rng(rows).standard_t(2, rows)
+    for values in (x, x.round(), np.where(np.abs(x) > 2, np.inf, x)):
+        assert np.array_equal(running_median(values, width), slow_median(values, width))
+
+
+def test_a_run_of_30000_readings_is_read_in_seconds_and_in_little_memory():
+    rows, began = 30_000, time.process_time()
+    assert drop_after_peak(np.arange(rows), np.random.default_rng(0).standard_normal(rows)) is None
+    assert time.process_time() - began < 5  # 10 and more, where each window is sorted by itself
+    tracemalloc.start()
+    try:
+        running_median(np.random.default_rng(0).standard_normal(rows), rows // 5)
+        assert tracemalloc.get_traced_memory()[1] < 20e6  # windows side by side hold 1.4e9
+    finally:
+        tracemalloc.stop()
 
 
 # Oscillation and trend

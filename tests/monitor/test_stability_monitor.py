@@ -432,6 +432,10 @@ def test_mistakes_are_told() -> None:
         ("action_low and action_high belong together", lambda: ms.StabilityMonitor(action_low=0)),
         ("watch.'actor'.: this name is taken", lambda: monitor.watch("actor", net)),
         ("holds no parameter", lambda: monitor.watch("x", net, torch.optim.SGD(other.parameters(), 0.1))),
+        (
+            "a lazy layer has no weights yet",
+            lambda: monitor.watch("x", nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 2))),
+        ),
         ("no parameter that is trained", lambda: monitor.watch("x", nn.Tanh())),
         ("str is no torch.optim.Optimizer", lambda: monitor.watch("x", net, "adam")),  # type: ignore[arg-type]
         ("reward is dict", lambda: monitor.step(reward={})),
@@ -441,3 +445,53 @@ def test_mistakes_are_told() -> None:
     monitor.step(steps=100)
     with pytest.raises(ms.UsageError, match="steps=3 lies before 100"):
         monitor.step(steps=3)
+
+
+def test_many_readings_at_the_same_steps_go_on() -> None:
+    monitor = ms.StabilityMonitor(1)
+    for _ in range(1_000):
+        monitor.step(steps=2_048, loss=1.0)
+    monitor.step(steps=2_100, loss=1.0)  # what was made up to tell readings apart lies beyond that
+    monitor.step(loss=1.0)
+    monitor.step(steps=4_096, loss=1.0)
+    steps = monitor._journal.recording().steps
+    assert steps.tolist() == [*range(2_048, 3_050), 4_096]
+    with pytest.raises(ms.UsageError, match="steps=4000 lies before 4096"):
+        monitor.step(steps=4_000)
+
+
+class ByKeyword(nn.Module):
+    """Hands its layers what they are given by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(input=self.first(input=x).relu())  # type: ignore[no-any-return]
+
+
+def test_layers_called_by_keyword_are_seen() -> None:
+    net = ByKeyword()
+    monitor = ms.StabilityMonitor(1)
+    monitor.watch("actor", net)
+    for _ in range(2):
+        net(torch.randn(20, 4)).sum().backward()
+        monitor.step()
+    assert len(seen(monitor, "dormant", layer="first")) == 2
+    with pytest.raises(TypeError, match="linear"):  # the layer's own word, and not one of the hook
+        net.first(input=None)
+
+
+def test_sparse_gradients_have_the_norm_of_the_rows_that_were_used() -> None:
+    table = nn.Embedding(10, 4, sparse=True)
+    optimizer = torch.optim.SparseAdam(table.parameters())
+    monitor = ms.StabilityMonitor(1)
+    monitor.watch("actor", table, optimizer)
+    for _ in range(4):
+        optimizer.zero_grad()
+        table(torch.tensor([1, 2, 2])).sum().backward()
+        optimizer.step()
+        monitor.step()
+    assert seen(monitor, "grad_norm") == near([20**0.5] * 4)  # four numbers of 1, and four of 2
+    assert len(seen(monitor, "layer_grad")) == 4

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from marl_stable.monitor import calibration
+from marl_stable.monitor.advice import LARGER_PENALTY, Turned
 from marl_stable.monitor.calibration import READS, Bools, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.rewards import constant_action_is_optimal
@@ -57,8 +58,10 @@ def observation_ignored(case: Case) -> list[Hit]:
     "The policy of {who} is stuck at {saturation:.0%} saturation, where hardly any gradient reaches it.",
     "Go back to a checkpoint from before it; then use a smaller step size for actors and a larger penalty on large "
     "actions.",
-    {"algo.action_penalty": 0.01},
+    {"algo.action_penalty": LARGER_PENALTY},
     last_resort=True,
+    otherwise="Go back to a checkpoint from before it; then use a smaller step size for actors. Large actions are dear "
+    "already.",
 )
 def actor_saturation(case: Case) -> list[Hit]:
     """An agent at its bounds (or with all probability on one action) that responds to nothing, in a failing run."""
@@ -80,7 +83,8 @@ def actor_saturation(case: Case) -> list[Hit]:
     ("sameness",),
     "{who} does the same in {sameness:.0%} of what it does, though its policy is not that sure: nothing else is tried.",
     "Let it explore: more noise on actions, random steps before learning, or a larger entropy bonus.",
-    {"algo.exploration_noise": 0.3, "algo.warm_up": 10_000},
+    {"algo.exploration_noise": Turned(2.0, 0.3, 1.0), "algo.warm_up": Turned(2.0, 10_000, 100_000)},
+    otherwise="See that what agents choose is what is executed: settings cannot make them try more than they do.",
 )
 def too_little_exploration(case: Case) -> list[Hit]:
     """Executed actions that are all alike where the policy, not at its bounds, would not make them so.
@@ -97,7 +101,7 @@ def too_little_exploration(case: Case) -> list[Hit]:
         alike = (same.values >= (ALIKE if discrete else SAME["continuous"])) & (shares[0].values < UNSURE)
         since = calibration.onset(alike, same.steps) if discrete else int(same.steps[0]) if alike[0] else None
         if since is not None and not case.config.get("init_from"):
-            settings = {"algo.entropy_coef": 0.01} if "algo.entropy_coef" in case.config else None
+            settings = {"algo.entropy_coef": Turned(3.0, 0.01, 0.1)} if "algo.entropy_coef" in case.config else None
             evidence = {"sameness": float(same.values[alike].max())}
             return [Hit(0.8, calibration.began(since, same.steps), place(same), evidence, None, settings)]
     return []

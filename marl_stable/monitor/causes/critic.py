@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from marl_stable.monitor import calibration, curves
+from marl_stable.monitor.advice import Turned
 from marl_stable.monitor.calibration import READS
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.ppo import value_normalisation
@@ -23,7 +24,9 @@ ERROR = 3.0  # rms temporal-difference error over the deviation of returns
     ("infeasible",),
     "Values of {who} have run away: {infeasible:.0%} of them are beyond all that rewards met so far could add up to.",
     "Use two critics and slower targets, layer normalisation in the critic, and fewer updates per step.",
-    {"algo.twin_critics": True, "algo.tau": 0.005, "algo.critic_network.norm": "layer"},
+    {"algo.twin_critics": True, "algo.tau": Turned(0.5, 0.005, 0.0), "algo.critic_network.norm": "layer"},
+    otherwise="Lower the critic's step size, or learn fewer times from the same data: its layers are normalised "
+    "already.",
 )
 def critic_divergence(case: Case) -> list[Hit]:
     """Values outside what is feasible: certain, whatever the task. Or far above returns, with growing errors. Or
@@ -40,7 +43,7 @@ def critic_divergence(case: Case) -> list[Hit]:
         since = calibration.onset(out, beyond.steps)
         if since is None or out[0] or not out[-READS:].all() or not _paid(case, beyond):
             continue  # what is beyond from the first reading on has not run away: the critic began so
-        return [Hit(0.9, since, place(beyond), {"infeasible": float(beyond.values[-1])}, None, _settings(case))]
+        return [Hit(0.9, since, place(beyond), {"infeasible": float(beyond.values[-1])})]
     return _far_from_returns(case)
 
 
@@ -83,11 +86,5 @@ def _far_from_returns(case: Case) -> list[Hit]:
                 "Values of {who} are {value_over_return:.3g} deviations of returns from returns, and their errors grow "
                 "({td_scale:.3g} deviations by now)."
             )
-            return [Hit(0.8, since, place(value), evidence, says, _settings(case))]
+            return [Hit(0.8, since, place(value), evidence, says)]
     return []
-
-
-def _settings(case: Case) -> dict[str, object]:
-    """Those that the algorithm has."""
-    wanted = {"algo.twin_critics": True, "algo.tau": 0.005, "algo.critic_network.norm": "layer"}
-    return {key: value for key, value in wanted.items() if key in case.config or key == "algo.critic_network.norm"}

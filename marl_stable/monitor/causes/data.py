@@ -48,6 +48,8 @@ def non_finite(case: Case, signal: str) -> list[Hit]:
     "Feature {feature} of {who} varies {scale_over_median:,.0f} times as much as the median feature, unnormalised.",
     "Normalise observations, or bring this feature to the scale of the others in the environment.",
     {"algo.normalize_obs": True},
+    otherwise="Keep this feature to one scale in the environment, or clip it there: normalisation, which is on, "
+    "follows by and by.",
 )
 def observation_scale(case: Case) -> list[Hit]:
     """A feature far wider than the others that no normaliser tames, or one that changed its scale under way."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from marl_stable.monitor import calibration, curves
+from marl_stable.monitor.advice import Turned
 from marl_stable.monitor.calibration import READS, Bools, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.rates import STUNNED, Layer, is_idle, layers, learning_rate_too_low
@@ -43,6 +44,8 @@ THROUGH_TIME = 1.0  # gradient of layers before the memory over that of the last
     "Clip gradients before Adam sees them, and look for what made this one: a reward, a value, an action of tiny "
     "probability.",
     {"algo.max_grad_norm": "adaptive", "stability": "guard"},
+    otherwise="Look for what made this one (a reward, a value, an action of tiny probability), and lower the learning "
+    "rate: gradients are clipped already.",
 )
 def exploding_gradients(case: Case) -> list[Hit]:
     """Spikes: gradients far above the ones before and after them that stun Adam or come before a symptom.
@@ -108,7 +111,8 @@ def _stunned(case: Case, peak: Series, spikes: Any) -> tuple[float | None, int]:
     "Gradients hardly reach the first layers of the {network} of {who}: {first_over_largest:.1e} of what others get, "
     "and {eps_frozen:.0%} of its weights see less than Adam can tell from nothing.",
     "Take fewer layers, residual blocks or LayerNorm, an initial gain of 1, and an epsilon of 1e-8.",
-    {"algo.network.block": "residual", "algo.network.norm": "layer", "algo.adam_eps": 1e-8},
+    {"algo.network.block": "residual", "algo.network.norm": "layer", "algo.adam_eps": Turned(0.0, 1e-8, 1e-8)},
+    otherwise="Take fewer layers, and an initial gain of 1: blocks are residual and normalised already.",
 )
 def vanishing_gradients(case: Case) -> list[Hit]:
     """Most weights of a network get next to no gradient from early on, and the run fails.
@@ -165,7 +169,8 @@ def _dead_or_saturated(case: Case, where: dict[str, Any]) -> bool:
     "What the {network} of {who} remembers is lengthened {gain:.3g} times a step, and its gradients are "
     "{memory_over_others:.2g} times those of other layers: they do not come back through time as they should.",
     "Take shorter chunks, LayerNorm, an orthogonal start of the cell, and clip gradients.",
-    {"algo.chunk_length": 10, "algo.network.norm": "layer", "algo.max_grad_norm": "adaptive"},
+    {"algo.chunk_length": Turned(0.5, 10, 1), "algo.network.norm": "layer", "algo.max_grad_norm": "adaptive"},
+    otherwise="Lower the learning rate, and begin the cell orthogonally: chunks are as short as can be already.",
 )
 def recurrent_gradients(case: Case) -> list[Hit]:
     """The weights of memory are too large, and gradients that came back through time longer than those that did not;

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from marl_stable.monitor.advice import LARGER_PENALTY, SMALL_START
 from marl_stable.monitor.calibration import Bools, Floats, began, lasting, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.gains import no_better_than_chance
@@ -33,7 +34,9 @@ HARMED = ("no_learning", "repeated_action", "collapse_after_peak", "diverging_lo
     "Layer {layer} of the {network} of {who} lengthens what it is given {gain:.3g} times: what comes after it is "
     "driven into the flat ends of its functions.",
     "Begin with small weights in the last layer, normalise hidden layers, and penalise large actions before the tanh.",
-    {"algo.network.norm": "layer", "algo.network.final_init": 3e-3, "algo.action_penalty": 1e-2},
+    {"algo.network.norm": "layer", "algo.network.final_init": SMALL_START, "algo.action_penalty": LARGER_PENALTY},
+    otherwise="Lower the learning rate: the last layer begins small already, hidden layers are normalised, and large "
+    "actions are dear.",
 )
 def activation_growth(case: Case) -> list[Hit]:
     """Weights that leapt as no step of learning moves them; or, in a run that fails, weights or actions before the tanh
@@ -131,6 +134,8 @@ def _began_large(case: Case, group: str | None) -> bool:
     "Normalise hidden layers, or use an activation that always has a slope.",
     {"algo.network.norm": "layer", "algo.network.activation": "tanh"},
     last_resort=True,
+    otherwise="Lower the learning rate, leave penalties on weights away, and see whether what the network is given "
+    "varies: its layers are normalised already, and its activation has a slope everywhere.",
 )
 def dormant_units(case: Case) -> list[Hit]:
     """Most units of a fresh network's first layer are dormant; or, in a run that fails, most of any layer were from the
@@ -185,12 +190,17 @@ def batchnorm_mismatch(case: Case) -> list[Hit]:
         at = onset(ratio.values > RATIO, ratio.steps)
         if at is not None:
             factor = 1 + float(np.median(ratio.values[ratio.steps >= at]))
-            return [Hit(0.95, began(at, ratio.steps), place(ratio), {"factor": factor})]
+            settings = dict.fromkeys(_batch_norms(case), "layer")
+            return [Hit(0.95, began(at, ratio.steps), place(ratio), {"factor": factor}, config=settings)]
     return []
 
 
 def uses_batchnorm(case: Case) -> bool:
     """Whether any network has BatchNorm."""
-    return any(
-        case.config.get(f"algo.{part}.norm") == "batch" for part in ("network", "actor_network", "critic_network")
-    )
+    return bool(_batch_norms(case))
+
+
+def _batch_norms(case: Case) -> list[str]:
+    """The settings that ask for it."""
+    keys = (f"algo.{part}.norm" for part in ("network", "actor_network", "critic_network"))
+    return [key for key in keys if case.config.get(key) == "batch"]

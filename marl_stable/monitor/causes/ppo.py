@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from marl_stable.monitor import calibration
+from marl_stable.monitor.advice import Turned, slower
 from marl_stable.monitor.calibration import READS, Floats
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
 from marl_stable.monitor.causes.networks import uses_batchnorm
@@ -69,7 +70,7 @@ def _few_samples(case: Case) -> list[Hit]:
         if at is not None:
             says = "Only {effective_samples:.0%} of what {who} did counts in its updates: the policy leaves it behind."
             evidence = {"effective_samples": float(share.values[share.steps >= at].min())}
-            return [Hit(0.45, at, place(share), evidence, says, {"algo.target_kl": 0.02})]
+            return [Hit(0.45, at, place(share), evidence, says, {"algo.target_kl": Turned(0.5, 0.02, 0.0)})]
     return []
 
 
@@ -83,6 +84,8 @@ def _few_samples(case: Case) -> list[Hit]:
     SAYS,
     "Let one object turn values into normal units and back, with one mean and deviation, and clip values in its units.",
     {"algo.clip_value": None},
+    otherwise="Let one object turn values into normal units and back, with one mean and deviation; or normalise "
+    "rewards in place of values.",
 )
 def value_normalisation(case: Case) -> list[Hit]:
     """A bias of values that more learning does not mend, in a critic that learns in normal units, or is clipped."""
@@ -169,8 +172,9 @@ def _senseless(case: Case, seen: Bias) -> bool:
     ("losses/entropy",),
     "The policy of {who} has had next to no randomness {since} and is no good: what it never tries it cannot learn.",
     "Raise the entropy bonus or lower the learning rate; keep deviations from collapsing.",
-    {"algo.entropy_coef": 0.03},
+    {"algo.entropy_coef": Turned(3.0, 0.03, STRONG)},
     last_resort=True,
+    otherwise="Lower the learning rate, and keep deviations from collapsing: the entropy bonus is large already.",
 )
 def entropy_collapse(case: Case) -> list[Hit]:
     """Deterministic before anything was learned, or an entropy that is a cost where it should be a bonus. What has
@@ -185,7 +189,8 @@ def entropy_collapse(case: Case) -> list[Hit]:
     for spread in spreads(case):
         at = calibration.lasting(spread.entropy < spread.least, spread.steps)
         if at is not None:
-            return [Hit(0.6, at, spread.where, {"entropy": float(spread.entropy[-1])})]
+            settings = (slower(case.config, "actor") or None) if _strong(case) else None
+            return [Hit(0.6, at, spread.where, {"entropy": float(spread.entropy[-1])}, config=settings)]
     return []
 
 
@@ -195,8 +200,10 @@ def entropy_collapse(case: Case) -> list[Hit]:
     ("losses/entropy",),
     "The policy of {who} stays as random as it can be {since}: the entropy bonus outweighs what is paid.",
     "Lower the entropy bonus, and bound deviations.",
-    {"algo.entropy_coef": 0.001},
+    {"algo.entropy_coef": Turned(0.1, 0.001, 0.0)},
     last_resort=True,
+    otherwise="Bound deviations, and see whether agents are paid for anything that they can find: there is no entropy "
+    "bonus.",
 )
 def entropy_explosion(case: Case) -> list[Hit]:
     """A bonus that competes with advantages, and a policy that it keeps as random as can be, or makes more so. Or,
@@ -210,13 +217,17 @@ def entropy_explosion(case: Case) -> list[Hit]:
         if at is not None:
             says = "The deviation of {who}'s actions has grown to {std:.3g}: most of them lie on the bounds."
             return [Hit(0.7, at, place(std), {"std": float(np.exp(std.values[-1]))}, says)]
-    coefficient = case.config.get("algo.entropy_coef")
-    strong = isinstance(coefficient, int | float) and coefficient >= STRONG
     for spread in spreads(case):
         at = calibration.lasting(spread.entropy > spread.most, spread.steps)
         if at is not None and at <= 0.5 * spread.steps[-1]:
-            return [Hit(0.7 if strong else 0.5, at, spread.where, {"entropy": float(spread.entropy[-1])})]
+            return [Hit(0.7 if _strong(case) else 0.5, at, spread.where, {"entropy": float(spread.entropy[-1])})]
     return []
+
+
+def _strong(case: Case) -> bool:
+    """Whether the bonus is as large as makes sense, or larger."""
+    coefficient = case.config.get("algo.entropy_coef")
+    return isinstance(coefficient, int | float) and coefficient >= STRONG
 
 
 def _outweighed(case: Case) -> list[Hit]:

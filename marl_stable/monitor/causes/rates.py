@@ -22,6 +22,7 @@ from marl_stable.monitor.symptoms import fails, shows
 STUNNED = 0.1  # gradients over what Adam remembers of them
 FAST = 0.03  # rms of a step over that of the weights; healthy networks begin at 0.002 to 0.015
 USUAL_STEP = 3e-3  # at which a proposed rate aims
+SLOWER, FASTER = 0.1, 2.0  # times the rate: of steps that look usual and reach too far; at least, of too short ones
 ALMOST_ALL = 0.995  # of a matrix is new: how small it was before is not known
 GREW, ALIKE = 1.5, 0.05  # layers that grew by one and the same factor were multiplied, not moved by gradients
 HUGE_KL = 1.0  # nats per update: not at all the policy that collected
@@ -132,7 +133,13 @@ def _too_fast(case: Case, network: Network) -> Hit | None:
         return None
     evidence = {"step_over_weights": float(sizes.max())} | ({"approx_kl": kl} if kl else {})
     at = 0 if fast[0] == np.flatnonzero(network.moved > 0)[0] else onset
-    return Hit(0.9 if ill else 0.6, at, network.where, evidence, config=_proposed(case, network, float(sizes.max())))
+    return Hit(
+        0.9 if ill else 0.6,
+        at,
+        network.where,
+        evidence,
+        config=_proposed(case, network, USUAL_STEP / float(sizes.max())),
+    )
 
 
 def _too_far(case: Case, network: Network) -> Hit | None:
@@ -150,7 +157,7 @@ def _too_far(case: Case, network: Network) -> Hit | None:
     first = int((kl.values > HUGE_KL).argmax())
     says = "Each update makes another policy of the {network} of {who}: up to {approx_kl:.2g} nats, where 0.03 is much."
     evidence = {"approx_kl": float(kl.values.max()), "step_over_weights": float(moved[0].values.max())}
-    rate = _proposed(case, network, 10 * USUAL_STEP)
+    rate = _proposed(case, network, SLOWER)
     return Hit(0.85, 0 if first == 0 else int(kl.steps[first]), network.where, evidence, says, rate)
 
 
@@ -185,14 +192,14 @@ def _largest_kl(case: Case, since: int) -> float:
     return max((float(values.max()) for values in found if len(values)), default=0.0)
 
 
-def _proposed(case: Case, network: Network, size: float) -> dict[str, Any]:
-    """The rate that makes steps usual, in one digit."""
+def _proposed(case: Case, network: Network, factor: float) -> dict[str, Any]:
+    """So many times the rate, in one digit."""
     key = f"{network.where.get('network')}_lr"
     own, common = case.config.get(f"algo.{key}"), case.config.get("algo.lr")
     rate = own if isinstance(own, float) else common
-    if not isinstance(rate, float) or size <= 0:
+    if not isinstance(rate, float):
         return {}
-    proposed = float(f"{rate * USUAL_STEP / size:.0e}")
+    proposed = float(f"{rate * factor:.0e}")
     return {f"algo.{key}" if isinstance(own, float) else "algo.lr": proposed}
 
 
@@ -243,7 +250,8 @@ def _too_slow(case: Case, network: Network, idle: bool) -> Hit | None:
         return None
     size = float(np.median(network.moved[moving])) / (steps_each(case, str(network.where.get("network"))) or 1.0)
     evidence = {"travelled": travelled, "step_over_weights": size}
-    return Hit(0.85 if idle else 0.7, 0, network.where, evidence, config=_proposed(case, network, size))
+    rate = _proposed(case, network, max(FASTER, USUAL_STEP / size))
+    return Hit(0.85 if idle else 0.7, 0, network.where, evidence, config=rate)
 
 
 def _stopped(case: Case, network: Network, idle: bool) -> Hit | None:

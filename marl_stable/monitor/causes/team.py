@@ -93,6 +93,7 @@ def _others_do(case: Case, agent: str, measured: dict[str, tuple[float, float]])
     "Tell agents apart: give each its own network, or its own identity in what it sees.",
     {"algo.share": False},
     last_resort=True,
+    otherwise="Give each agent its own identity in what it sees, or its own reward: it has its own network already.",
 )
 def identical_policies(case: Case) -> list[Hit]:
     """A group whose agents cannot differ, though what they see changes what they do, or in a run that has learned

@@ -39,7 +39,8 @@ class Activations:
         """Look at every forward pass from now on."""
         if not self._handles:
             self._handles = [
-                part.register_forward_pre_hook(partial(self._see, name)) for name, part in self._next.items()
+                part.register_forward_pre_hook(partial(self._see, name), with_kwargs=True)
+                for name, part in self._next.items()
             ]
 
     def disarm(self) -> None:
@@ -48,8 +49,11 @@ class Activations:
             handle.remove()
         self._handles = []
 
-    def _see(self, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
-        h = args[0].detach().flatten(0, -2) if args[0].dim() > 1 else args[0].detach().unsqueeze(0)
+    def _see(self, name: str, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        h = args[0] if args else named.get("input")
+        if not isinstance(h, Tensor):
+            return  # the layer itself says what is wrong
+        h = h.detach().flatten(0, -2) if h.dim() > 1 else h.detach().unsqueeze(0)
         if name not in self._seen or len(h) >= len(self._seen[name]):
             self._seen[name] = h
 

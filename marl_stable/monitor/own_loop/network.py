@@ -82,7 +82,7 @@ class WatchedNetwork:
             self._moved, self._before = torch.linalg.vector_norm(torch.stack(self._changes(self._before))), None
 
     def _read_gradients(self) -> None:
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        gradients = [_dense(p.grad) for p in self.parameters if p.grad is not None]
         if not gradients:
             return
         norm = self._norm(gradients)
@@ -179,6 +179,10 @@ class WatchedNetwork:
 def _check(name: str, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer | None) -> None:
     if not parameters:
         raise UsageError(f"watch({name!r}): the module has no parameter that is trained; hand over one that has.")
+    if any(nn.parameter.is_lazy(p) for p in parameters):
+        raise UsageError(
+            f"watch({name!r}): a lazy layer has no weights yet; call the module once on an observation before."
+        )
     if len({p.device for p in parameters}) > 1:
         raise UsageError(f"watch({name!r}): parameters lie on several devices; watch the parts one by one.")
     if optimizer is None:
@@ -190,6 +194,11 @@ def _check(name: str, parameters: list[nn.Parameter], optimizer: torch.optim.Opt
         raise UsageError(
             f"watch({name!r}): the optimiser holds no parameter of this module; hand over the one that does."
         )
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """What is not zero by form: of the gradient of an embedding with `sparse=True`, the rows that were used."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 def _layer(parameter: str) -> str:

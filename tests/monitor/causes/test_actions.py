@@ -34,6 +34,13 @@ def test_saturation_needs_flatness_deafness_and_a_failing_run() -> None:
     assert not found("actor_saturation", case(*stuck(0.9), BOUND, flat, **game))  # bang-bang: it responds
     assert not found("actor_saturation", case(*WELL, BOUND, flat, **game))
     assert found("actor_saturation", case(*stuck(), BOUND, ("logit_gap", AGENT, 9.0)))
+    bound = (*stuck(), BOUND, flat)
+    for had, wanted in ((0.0, 0.01), (0.01, 0.1), (0.1, 1.0)):
+        (said,) = found("actor_saturation", case(*bound, config={"algo.action_penalty": had}, **game))
+        assert said.config == {"algo.action_penalty": wanted}
+    (said,) = found("actor_saturation", case(*bound, config={"algo.action_penalty": 1.0}, **game))
+    assert said.config == {}
+    assert "penalty" not in said.remedy
     assert CAUSES["actor_saturation"].last_resort
     assert CAUSES["actor_saturation"].stage is Stage.ACTION
 

@@ -17,6 +17,18 @@ def test_values_beyond_what_rewards_can_bring_have_diverged() -> None:
     assert not found("critic_divergence", case(PAID, ("infeasible", AGENT, np.where(np.arange(N) == 20, 0.5, 0.0))))
 
 
+def test_targets_are_made_slower_than_they_are() -> None:
+    seen = PAID, ("infeasible", AGENT, stepped(0.0, 0.6))
+    known = {"algo.name": "matd3", "algo.tau": 0.001, "algo.twin_critics": True, "algo.network.norm": "layer"}
+    assert found("critic_divergence", case(*seen, config=known))[0].config == {"algo.tau": 0.0005}
+    known = {"algo.name": "maddpg", "algo.tau": 0.01, "algo.twin_critics": False, "algo.network.norm": "none"}
+    advised = {"algo.twin_critics": True, "algo.tau": 0.005, "algo.critic_network.norm": "layer"}
+    assert found("critic_divergence", case(*seen, config=known))[0].config == advised
+    (said,) = found("critic_divergence", case(*seen, config={"algo.name": "mappo", "algo.network.norm": "layer"}))
+    assert said.config == {}
+    assert said.remedy.startswith("Lower the critic's step size")
+
+
 def test_critic_that_began_far_off_has_not_run_away_nor_one_without_rewards() -> None:
     assert not found("critic_divergence", case(PAID, ("infeasible", AGENT, 0.9)))
     of = case(("reward_mean", AGENT, 0.0), ("infeasible", AGENT, stepped(0.0, 0.6)))

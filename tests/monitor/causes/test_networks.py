@@ -88,7 +88,8 @@ def test_ratios_before_the_first_step_accuse_batchnorm_where_there_is_some() -> 
     assert hits[0].onset_steps == 11 * PER
     assert hits[0].evidence["factor"] == pytest.approx(1.2)
     own = {"critic_network.norm": "batch"}
-    assert networks.batchnorm_mismatch(case({"first_ratio": off}, place, **own))
+    (hit,) = networks.batchnorm_mismatch(case({"first_ratio": off}, place, **own))
+    assert hit.config == {"algo.critic_network.norm": "layer"}
     assert networks.batchnorm_mismatch(case({"first_ratio": off}, place)) == []
     assert networks.batchnorm_mismatch(case({"first_ratio": 5e-7}, place, **own)) == []
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marl_stable.monitor.case import Case
+from marl_stable.monitor.case import CAUSES, Case, findings
 from marl_stable.monitor.causes import ppo
 from marl_stable.monitor.recording import Recording
 from marl_stable.monitor.table import Column
@@ -111,6 +111,25 @@ def test_a_policy_without_randomness_that_is_no_good_has_collapsed_since_then() 
     assert (hits[0].onset_steps, hits[0].where) == (21 * PER, {"group": "team"})
     assert ppo.entropy_collapse(case(nats, LEARNED)) == []  # it has learned, and decided
     assert ppo.entropy_collapse(case({"losses/entropy": 0.5})) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "advised"),
+    [
+        ({"algo.entropy_coef": 0.01}, {"algo.entropy_coef": 0.03}),
+        ({"algo.entropy_coef": 0.05}, {"algo.entropy_coef": 0.1}),
+        ({"algo.entropy_coef": 0.1, "algo.lr": 1e-3}, {"algo.lr": 3e-4}),
+        ({"algo.entropy_coef": 0.1}, {}),
+        ({}, {"algo.entropy_coef": 0.03}),
+    ],
+)
+def test_a_collapsed_policy_is_given_a_larger_bonus_or_where_that_is_large_smaller_steps(
+    config: dict[str, Any], advised: dict[str, Any]
+) -> None:
+    known = replace(case({"losses/entropy": np.where(LATE, 0.01, 1.5)}), config=config)
+    (found,) = findings(known, CAUSES["entropy_collapse"])
+    assert found.config == pytest.approx(advised)
+    assert "lower the learning rate" in found.remedy.lower()
 
 
 def test_a_gaussian_has_collapsed_where_its_deviations_have() -> None:

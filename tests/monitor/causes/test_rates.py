@@ -57,6 +57,8 @@ def test_weights_that_went_nowhere_are_a_rate_too_low() -> None:
     assert (hits[0].confidence, hits[0].onset_steps) == (0.85, 0)
     assert hits[0].evidence["travelled"] == pytest.approx(N * 2e-4, rel=0.01)
     assert hits[0].config == {"algo.lr": pytest.approx(2e-3)}
+    one_each = {"algo.update_epochs": 1, "algo.num_minibatches": 1, "algo.lr": 1e-3}  # few steps, which look usual
+    assert rates.learning_rate_too_low(case(moving(4e-3) | FAILED, one_each))[0].config == {"algo.lr": 2e-3}
     assert rates.learning_rate_too_low(case(moving(2e-4) | LEVELS))[0].confidence == 0.7
     assert rates.learning_rate_too_low(case(moving(1.5e-3) | LEVELS)) == []
 
