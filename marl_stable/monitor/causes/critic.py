@@ -16,6 +16,7 @@ from marl_stable.monitor.targets import NOTHING, following
 IMPOSSIBLE = 0.01  # share of values that no rewards met so far could bring
 APART = 3.0  # deviations of returns between mean value and mean return
 ERROR = 3.0  # rms temporal-difference error over the deviation of returns
+SETTINGS = {"algo.twin_critics": True, "algo.tau": Turned(0.5, 0.005, 0.0), "algo.critic_network.norm": "layer"}
 
 
 @cause(
@@ -24,7 +25,7 @@ ERROR = 3.0  # rms temporal-difference error over the deviation of returns
     ("infeasible",),
     "Values of {who} have run away: {infeasible:.0%} of them are beyond all that rewards met so far could add up to.",
     "Use two critics and slower targets, layer normalisation in the critic, and fewer updates per step.",
-    {"algo.twin_critics": True, "algo.tau": Turned(0.5, 0.005, 0.0), "algo.critic_network.norm": "layer"},
+    SETTINGS,
     otherwise="Lower the critic's step size, or learn fewer times from the same data: its layers are normalised "
     "already.",
 )
@@ -43,7 +44,7 @@ def critic_divergence(case: Case) -> list[Hit]:
         since = calibration.onset(out, beyond.steps)
         if since is None or out[0] or not out[-READS:].all() or not _paid(case, beyond):
             continue  # what is beyond from the first reading on has not run away: the critic began so
-        return [Hit(0.9, since, place(beyond), {"infeasible": float(beyond.values[-1])})]
+        return [Hit(0.9, since, place(beyond), {"infeasible": float(beyond.values[-1])}, None, _settings(case))]
     return _far_from_returns(case)
 
 
@@ -86,5 +87,10 @@ def _far_from_returns(case: Case) -> list[Hit]:
                 "Values of {who} are {value_over_return:.3g} deviations of returns from returns, and their errors grow "
                 "({td_scale:.3g} deviations by now)."
             )
-            return [Hit(0.8, since, place(value), evidence, says)]
+            return [Hit(0.8, since, place(value), evidence, says, _settings(case))]
     return []
+
+
+def _settings(case: Case) -> dict[str, object]:
+    """Those of algorithms with targets only where the run, or what is known of a loop, has them."""
+    return {key: value for key, value in SETTINGS.items() if key in case.config or key == "algo.critic_network.norm"}

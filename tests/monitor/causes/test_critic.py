@@ -26,6 +26,8 @@ def test_targets_are_made_slower_than_they_are() -> None:
     assert found("critic_divergence", case(*seen, config=known))[0].config == advised
     (said,) = found("critic_divergence", case(*seen, config={"algo.name": "mappo", "algo.network.norm": "layer"}))
     assert said.config == {}
+    (loop,) = found("critic_divergence", case(*seen, config={"loop": "own", "algo.lr": 1e-3}))
+    assert loop.config == {"algo.critic_network.norm": "layer"}  # whether it has targets is not known
     assert said.remedy.startswith("Lower the critic's step size")
 
 
