@@ -47,6 +47,14 @@ class Rollout:
         if next_obs is not obs:
             self.final_obs[t] = next_obs.clone()
 
+    def begin_anew(self, t: int, copies: Tensor, obs: Tensor) -> None:
+        """Cut off the running episodes of `copies (E,)` before step `t`, where new ones begin with `obs (E, A, O)`."""
+        if t > 0:  # where it had led to is known: nothing is lost of what to learn from it
+            self.final_obs.setdefault(t - 1, self.obs[t].clone())
+            self.ended[t - 1] |= copies.unsqueeze(1)
+        self.obs[t] = torch.where(copies.reshape(-1, 1, 1), obs, self.obs[t])
+        self.begins[t] |= copies
+
     def clear(self) -> None:
         """Forget the final observations; the next rollout begins where this one ended, all else is overwritten."""
         self.final_obs = {}
@@ -119,6 +127,11 @@ class ChunkedRollout(Rollout):
         super().write_outcome(t, name, step)
         self.memory = self.memory.masked_fill(step.done.reshape(-1, 1, 1), 0.0)
 
+    def begin_anew(self, t: int, copies: Tensor, obs: Tensor) -> None:
+        """The same, and forget these episodes; critics forget them where `begins` says so."""
+        super().begin_anew(t, copies, obs)
+        self.memory = self.memory.masked_fill(copies.reshape(-1, 1, 1), 0.0)
+
     def rows(self, chunks: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (of T * E) of the chunks `(N,)`, counted start by start and copy by copy, `(L, N)`, and which count.
 
@@ -166,6 +179,11 @@ class Replay:
         self.reward[at], self.alive[at] = step.reward[name], step.alive[name]
         self.terminated[at] = step.terminated[name]
         torch.logical_or(step.terminated[name], step.truncated[name], out=self.ended[at])
+
+    def begin_anew(self, t: int, copies: Tensor) -> None:
+        """Cut off the running episodes of `copies (E,)` before step `t`."""
+        if t > 0:
+            self.ended[(t - 1) % self.slots] |= copies.unsqueeze(1)
 
     def draw(self, rows: Tensor) -> Rows:
         """The transitions `rows (B,)`, counted slot by slot and copy by copy."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from marl_stable import distributed
 from marl_stable.envs.base import BatchedEnv, lost
@@ -48,6 +49,11 @@ class EpisodeStatistics:
         for name, _ in self.groups:
             self.returns[name] += (self.running[name] * done.unsqueeze(1)).sum(0)
             self.running[name].masked_fill_(step.done.unsqueeze(1), 0.0)
+
+    def begin_anew(self, copies: Tensor) -> None:
+        """The running episodes of `copies (E,)` are lost, and count for nothing."""
+        self.length = self.length.masked_fill(copies, 0.0)
+        self.running = {name: x.masked_fill(copies.unsqueeze(1), 0.0) for name, x in self.running.items()}
 
     def take(self) -> dict[str, PerGroup]:
         """Means since the last call (NaN where no episode ended), still on the device; over the episodes of all

@@ -9,22 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from marl_stable.agents import algorithm
 from marl_stable.agents.base import Agent
 from marl_stable.checkpoint import Damaged, load_run, reading
+from marl_stable.envs.decoding import action_decoder
 from marl_stable.networks.heads import Answer, Categorical
-from marl_stable.types import (
-    Box,
-    Discrete,
-    EnvSpec,
-    Group,
-    MultiDiscrete,
-    PerGroup,
-    UsageError,
-    legal_features,
-)
+from marl_stable.types import EnvSpec, Group, PerGroup, UsageError, legal_features
 
 
 class Loaded(NamedTuple):
@@ -66,19 +57,21 @@ class Policy:
         self.spec, self.steps, self.deterministic = loaded.spec, loaded.steps, deterministic
         self._agent, self._player = loaded.agent, loaded.agent.player()
         self._generator = torch.Generator(loaded.agent.generator.device).manual_seed(seed)
+        self._decoders = {g.name: action_decoder(g.action) for g in loaded.spec.groups}
 
     def reset(self) -> None:
         """Begin a new episode: forget the last one. Policies without memory have none; call it all the same."""
         self._player = self._agent.player()
 
     def __call__(
-        self, observations: Mapping[str, Any], action_masks: Mapping[str, NDArray[Any]] | None = None
+        self, observations: Mapping[str, Any], action_masks: Mapping[str, NDArray[Any] | None] | None = None
     ) -> dict[str, Any]:
-        """Actions for the agents in `observations`, in the shape and dtype of their spaces.
+        """Actions for the agents in `observations`, as training hands them on: in the shape and dtype of their spaces.
 
-        `action_masks`: for discrete agents, 1 where an action is legal; an observation `{"observation": ...,
-        "action_mask": ...}` brings its own. Raises UsageError for an unknown agent or an
-        observation of another size than in training. A recurrent policy remembers from call to call: call it once in
+        `action_masks`: for discrete agents, 1 where an action is legal, or None where all are; an observation
+        `{"observation": ..., "action_mask": ...}` brings its own. Raises UsageError for an unknown agent or an
+        observation of another size than in training, EnvironmentFailure where an action that is not finite should be a
+        whole number. A recurrent policy remembers from call to call: call it once in
         each step, with what all agents see (in turn-based games also those not to move).
         """
         known = set(self.spec.agents)
@@ -86,7 +79,8 @@ class Policy:
             raise UsageError(
                 f"agent {strangers[0]!r} is not of this policy; it acts for {', '.join(self.spec.agents)}."
             )
-        device, masks = self._generator.device, action_masks or {}
+        device = self._generator.device
+        masks = {agent: mask for agent, mask in (action_masks or {}).items() if mask is not None}
         obs = {
             g.name: torch.from_numpy(_stack(g, observations, masks)).to(device).unsqueeze(0) for g in self.spec.groups
         }
@@ -94,11 +88,12 @@ class Policy:
         for name, policy in self._player(obs).items():
             masked = self._masked(name, policy, masks)
             raw[name] = masked.mode() if self.deterministic else masked.sample(self._generator)
-        actions = self._agent.to_env(raw)
+        chosen = self._agent.to_env(raw)
+        actions = {name: decode(chosen[name][0].cpu().numpy()) for name, decode in self._decoders.items()}
         return {
-            agent: _in_space(g, actions[g.name][0, i])
+            agent: action
             for g in self.spec.groups
-            for i, agent in enumerate(g.agents)
+            for agent, action in zip(g.agents, actions[g.name], strict=True)
             if agent in observations
         }
 
@@ -143,12 +138,13 @@ def _fill(row: NDArray[np.float32], agent: str, group: Group, value: Any, mask: 
     features = row[: len(row) - legal]
     if legal:
         row[-legal:] = 1.0 if mask is None else _mask_of(agent, mask, legal)
-    if value.ndim == 0 and np.issubdtype(value.dtype, np.integer) and len(features) > 1:
-        # a category, seen one-hot in training
-        if not 0 <= int(value) < len(features):
-            wanted = f"a category from 0 to {len(features) - 1}"
+    one_hot = len(features) > 1 or group.first_category is not None
+    if value.ndim == 0 and np.issubdtype(value.dtype, np.integer) and one_hot:
+        first = group.first_category or 0  # of categories, seen one-hot in training
+        if not 0 <= int(value) - first < len(features):
+            wanted = f"a category from {first} to {first + len(features) - 1}"
             raise UsageError(f"the observation of {agent} is {value}; in training it was {wanted}.")
-        features[int(value)] = 1.0
+        features[int(value) - first] = 1.0
         return
     if value.size != len(features):
         raise UsageError(f"the observation of {agent} has {value.size} numbers; in training it had {len(features)}.")
@@ -162,13 +158,3 @@ def _mask_of(agent: str, mask: Any, n: int) -> NDArray[np.bool_]:
         wanted = f"one number for each of the {n} actions"
         raise UsageError(f"the action mask of {agent} has shape {legal.shape}; it must have {wanted}.")
     return legal
-
-
-def _in_space(group: Group, action: Tensor) -> Any:
-    kind = group.action
-    if isinstance(kind, Discrete):
-        return np.int64(int(action) + kind.start)
-    if isinstance(kind, MultiDiscrete):
-        return (action.cpu().numpy() + np.array(kind.start)).reshape(kind.shape or (len(kind.n),))
-    assert isinstance(kind, Box)
-    return action.cpu().numpy().astype(np.float32).reshape(kind.shape or (len(kind.low),))

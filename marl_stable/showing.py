@@ -22,7 +22,7 @@ from marl_stable.evaluation import Act, play, summarize
 from marl_stable.folder import RunFolder
 from marl_stable.policy import load_agent
 from marl_stable.report.animation import write_animation
-from marl_stable.types import EnvironmentFailure, EnvSpec, UsageError
+from marl_stable.types import EnvironmentFailure, EnvSpec, UsageError, comparable
 
 COPIES = 32  # of an environment in Python; more would cost more to build than they save
 FALLBACK_FPS = 10.0
@@ -169,7 +169,7 @@ def _env_config(run: Path, env_id: str | None, env_kwargs: dict[str, Any] | None
 def _require_same(trained: EnvSpec, here: EnvSpec, run: str = "the run") -> None:
     """The groups, their agents and their spaces must be the same; ids may differ."""
     for mine, other in zip(trained.groups, here.groups, strict=False):
-        if mine._replace(name=other.name, team=other.team, terms=other.terms) != other:
+        if comparable(mine)._replace(name=other.name, team=other.team, terms=other.terms) != comparable(other):
             raise UsageError(
                 f"{here.id} has the group {other.name!r} with {len(other.agents)} agents, {other.obs_size} features, "
                 f"{other.action}; {run} was trained with {mine.name!r}: {len(mine.agents)}, {mine.obs_size}, "

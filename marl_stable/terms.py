@@ -61,6 +61,12 @@ class TermAccount:
             ended = terminated | step.truncated[name]
             steps.append(Window(step.terms[name], step.alive[name], terminated, ended))
 
+    def begin_anew(self, copies: Tensor) -> None:
+        """The running episodes of `copies (E,)` are lost: the last step taken in was cut off."""
+        for steps in self._steps.values():
+            if steps:
+                steps[-1] = steps[-1]._replace(ended=steps[-1].ended | copies.unsqueeze(1))
+
     def take(self) -> dict[str, PerGroup]:
         """Figures of the steps since the last call: `rewards/terms/<term>` `(A,)`, and signals `(A, K)`."""
         found: dict[str, PerGroup] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
+
 from marl_stable import distributed
 from marl_stable.agents.base import DRAWS, Agent
 from marl_stable.config import RunConfig
@@ -146,6 +148,18 @@ class Training:
         if self.watched:
             self.obs = self.validation.first(self.obs)
         self.episodes.load_state_dict(state["episodes"])
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Tell everybody of the episodes that the environment could not repeat: what follows belongs to new ones."""
+        copies = torch.zeros_like(self.episodes.length, dtype=torch.bool)
+        copies[list(self.envs.replay_differs)] = True
+        copies &= self.episodes.length > 0  # an episode without a step leaves nothing behind
+        if copies.any():
+            self.agent.begin_anew(copies, self.obs)
+            self.episodes.begin_anew(copies)
+            if self.terms:
+                self.terms.begin_anew(copies)
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Go on with what more or fewer processes had learned where `state_dict` was taken, in new episodes."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from marl_stable.agents.base import Agent
 from marl_stable.policy import Loaded, load_agent
-from marl_stable.types import EnvSpec, Group, UsageError
+from marl_stable.types import EnvSpec, Group, UsageError, comparable
 
 MEANING = ("share", "critic_input", "squash", "normalize_obs", "normalize_value", "normalize_reward")
 """Settings of algorithms without which a weight means something else, though its shape may be the same."""
@@ -86,9 +86,9 @@ def _matched(here: EnvSpec, there: EnvSpec, run: str) -> list[str]:
         missing = next(group.name for group in here.groups if group.name not in known)
         raise _unfit(run, f"it has the groups {', '.join(known)}, and none called {missing!r}", "Name another run")
     for group in found:
-        mine, other = _spaces(group), _spaces(known[group.name])
-        if mine != other:
-            difference = f"group {group.name!r} has {other} there and {mine} here"
+        mine, other = group, known[group.name]
+        if _spaces(comparable(mine)) != _spaces(comparable(other)):
+            difference = f"group {group.name!r} has {_spaces(other)} there and {_spaces(mine)} here"
             raise _unfit(run, difference, "The spaces must be the same")
     return [group.name for group in found]
 

@@ -53,6 +53,10 @@ class Turns:
         self._close(t, over, step.next_obs, terminated)
         self.opened = self.opened.masked_fill(over, -1)
 
+    def begin_anew(self, copies: Tensor) -> None:
+        """The running episodes of `copies (E,)` are lost: nobody learns what would have followed their open turns."""
+        self.opened = self.opened.masked_fill(copies.unsqueeze(1), -1)
+
     def settled(self, t: int) -> int:
         """The first step that may still change, at step `t`."""
         still = torch.where(self.opened < 0, t, self.opened)

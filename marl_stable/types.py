@@ -28,29 +28,39 @@ class Stopped(Exception):
 
 
 class Discrete(NamedTuple):
-    """One of ``n`` actions, numbered from 0 here and from ``start`` in the environment."""
+    """One of ``n`` actions, numbered from 0 here and from ``start`` in the environment, which has its own ``dtype``."""
 
     n: int
     start: int = 0
+    dtype: str = "int64"
 
 
 class MultiDiscrete(NamedTuple):
     """Several choices at once: choice k is one of ``n[k]``, numbered from 0 here and from ``start[k]`` outside.
 
-    ``shape`` is the environment's (() means flat).
+    ``shape`` is the environment's (() means flat, or with ``scalar`` an array without axes), ``dtype`` that of its
+    numbers.
     """
 
     n: tuple[int, ...]
     start: tuple[int, ...]
     shape: tuple[int, ...] = ()
+    scalar: bool = False
+    dtype: str = "int64"
 
 
 class Box(NamedTuple):
-    """A vector of ``len(low)`` numbers, each between its own bounds; ``shape`` is the environment's (() means flat)."""
+    """A vector of ``len(low)`` numbers, each between its own bounds.
+
+    ``shape`` is the environment's (() means flat, or with ``scalar`` an array without axes), ``dtype`` that of its
+    numbers: where it has whole ones alone, actions are rounded on their way to it.
+    """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
     shape: tuple[int, ...] = ()
+    scalar: bool = False
+    dtype: str = "float32"
 
 
 ActionSpec: TypeAlias = Discrete | MultiDiscrete | Box
@@ -61,7 +71,8 @@ class Group(NamedTuple):
 
     ``masked``: the last ``action.n`` of the ``obs_size`` features are 1 for each legal action and 0 for the others, so
     that masks travel, are stored and are replayed with what they belong to. ``terms``: names of the parts that the
-    environment reports these agents' rewards to be the sum of; none where it reports none.
+    environment reports these agents' rewards to be the sum of; none where it reports none. ``first_category``: where
+    the environment's observation is one category, the number of the first, whose feature is the first; else None.
     """
 
     name: str
@@ -71,11 +82,20 @@ class Group(NamedTuple):
     team: str
     masked: bool = False
     terms: tuple[str, ...] = ()
+    first_category: int | None = None
 
 
 def legal_features(group: Group) -> int:
     """How many of the group's observation features, the last ones, say which actions are legal."""
     return group.action.n if group.masked and isinstance(group.action, Discrete) else 0
+
+
+def comparable(group: Group) -> Group:
+    """`group` without what networks do not depend on and runs of before did not keep: how the environment writes it."""
+    action = group.action
+    if isinstance(action, Discrete):
+        return group._replace(first_category=None, action=action._replace(dtype=""))
+    return group._replace(first_category=None, action=action._replace(dtype="", scalar=False))
 
 
 class EnvSpec(NamedTuple):
@@ -136,7 +156,7 @@ def spec_from_dict(plain: dict[str, Any]) -> EnvSpec:
 def _action_spec(plain: dict[str, Any]) -> ActionSpec:
     if isinstance(plain.get("n"), int):
         return Discrete(**plain)
-    vectors = {key: tuple(value) for key, value in plain.items()}
+    vectors: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
     return MultiDiscrete(**vectors) if "n" in vectors else Box(**vectors)
 
 

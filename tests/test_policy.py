@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,16 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 import marl_stable as ms
-from marl_stable import checkpoint
-from marl_stable.agents.config import MAPPOConfig
+from marl_stable import checkpoint, showing
+from marl_stable.agents import algorithm
+from marl_stable.agents.config import IDDPGConfig, IPPOConfig, MAPPOConfig
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.config import NetworkConfig
 from marl_stable.envs import catalog
+from marl_stable.envs.groups import groups_of
+from marl_stable.envs.pettingzoo import ParallelCopy
+from marl_stable.envs.spaces import observation_writer
 from marl_stable.policy import Loaded, Policy, load_agent
-from marl_stable.types import Box, Discrete, EnvSpec, Group
+from marl_stable.types import Box, Discrete, EnvSpec, Group, comparable, spec_from_dict, spec_to_dict
+from tests.envs.fakes import Walk
 from tests.runs import ROOT, assert_equal, measure_little, train
 
 CPU = torch.device("cpu")
@@ -68,6 +75,107 @@ def test_actions_are_of_the_spaces_of_their_agents() -> None:
         assert (arm <= np.array([[1, 5], [2, 1]])).all()
 
 
+def saved(spec: EnvSpec) -> EnvSpec:
+    return spec_from_dict(json.loads(json.dumps(spec_to_dict(spec))))
+
+
+def untrained(algo: str, spec: EnvSpec, deterministic: bool = True, apart: float = 3.0) -> Policy:
+    """Of a spec as a run folder keeps it; how far `apart` the answers lie is the size of the last layer."""
+    config = {"ippo": IPPOConfig, "iddpg": IDDPGConfig}[algo](gamma=0.9, network=NetworkConfig((8,), final_init=apart))
+    return Policy(Loaded(algorithm(algo)(spec, config.to_act(), 1, CPU, seed=1), saved(spec), 0, "last"), deterministic)
+
+
+BOOL: Any = bool  # Gymnasium takes it, and its types do not say so
+ACTION_SPACES = [
+    *(spaces.Discrete(3), spaces.Discrete(3, start=-1), spaces.Discrete(4, start=2, dtype=np.int32)),
+    *(spaces.MultiDiscrete([2, 5]), spaces.MultiDiscrete([2, 5], start=np.array([-1, 3])), spaces.MultiBinary(3)),
+    *(spaces.MultiDiscrete([4], dtype=np.int32), spaces.MultiDiscrete(np.array([[2, 3], [4, 5]]), dtype=np.uint8)),
+    *(spaces.MultiDiscrete(np.array(4)), spaces.MultiBinary([2, 2]), spaces.MultiBinary(1)),
+    *(spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (1, 2)), spaces.Box(-1.0, 1.0, ()), spaces.Box(-1, 1, (1,))),
+    *(spaces.Box(-0.1, 0.1, (1,), np.float64), spaces.Box(-0.1, 0.1, (2, 1), np.float16)),
+    *(spaces.Box(0, 10, (2,), np.int64), spaces.Box(0, 255, (2,), np.uint8), spaces.Box(-3, 4, (), np.int32)),
+    *(spaces.Box(0, 255, (2, 2), np.uint8), spaces.Box(np.array([-9, 0]), np.array([0, 3]), dtype=np.int16)),
+    spaces.Box(0, 1, (2,), BOOL),
+]
+
+
+@pytest.mark.parametrize("algo", ["ippo", "iddpg"])
+@pytest.mark.parametrize("space", ACTION_SPACES, ids=lambda space: f"{space}-{space.dtype}")
+def test_actions_are_those_that_training_gives_the_environment(space: Any, algo: str) -> None:
+    env = Walk(agents=2, action=space)
+    copy = ParallelCopy(env, "walk")
+    copy.reset(1)
+    policy, drawing = untrained(algo, copy.spec), untrained(algo, copy.spec, deterministic=False)
+    for obs in ([[3.0, -2.0], [-9.0, 4.0]], [[0.1, 0.0], [60.0, 70.0]]):
+        rows = torch.tensor([obs])
+        ((name, answer),) = policy._agent.policy({"agent": rows}).items()
+        copy.step({name: policy._agent.to_env({name: answer.mode()})[name][0].numpy()})
+        actions = policy({agent: rows[0, i].numpy() for i, agent in enumerate(env.possible_agents)})
+        drawn = drawing({agent: rows[0, i].numpy() for i, agent in enumerate(env.possible_agents)})
+        for agent, received in env.received[-1].items():
+            assert type(actions[agent]) is type(received)
+            assert (actions[agent].dtype, actions[agent].shape) == (received.dtype, received.shape)
+            assert np.array_equal(actions[agent], received)
+            assert space.contains(actions[agent])
+            assert space.contains(drawn[agent])
+
+
+def test_a_bound_that_float32_does_not_have_is_kept() -> None:
+    space = spaces.Box(-0.1, 0.1, (1,), np.float64)
+    copy = ParallelCopy(Walk(1, action=space), "walk")
+    policy = untrained("iddpg", copy.spec, apart=1e4)
+    reached = [policy({"agent_0": [size, -size]})["agent_0"] for size in (-1.0, 1.0)]
+    assert all(space.contains(action) for action in reached)
+    assert {abs(action.item()) for action in reached} == {0.1}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Discrete(5), spaces.Discrete(5, start=1), spaces.Discrete(3, start=-1), spaces.Discrete(1, start=4)],
+)
+def test_a_category_lights_the_feature_that_it_lit_in_training(space: Any) -> None:
+    groups = groups_of(["a_0"], {"a_0": space}, {"a_0": spaces.Box(-1, 1, (3,))}, {"a_0": "team"})
+    policy = untrained("ippo", EnvSpec("one", ("a_0",), groups))
+    seen = []
+    for category in range(space.start, space.start + space.n):
+        row = np.zeros(space.n, np.float32)
+        observation_writer(space)(row, np.int64(category))
+        seen.append(policy({"a_0": np.int64(category)})["a_0"].tolist())
+        assert seen[-1] == policy({"a_0": row})["a_0"].tolist()
+    assert len({tuple(action) for action in seen}) == space.n
+    last = space.start + space.n - 1
+    for stranger in (space.start - 1, last + 1):
+        wanted = f"the observation of a_0 is {stranger}; in training it was a category from {space.start} to {last}"
+        with pytest.raises(ms.UsageError, match=wanted):
+            policy({"a_0": stranger})
+
+
+def test_a_category_beside_a_mask_has_its_number_as_well() -> None:
+    mask = spaces.Box(0, 1, (2,), np.int8)
+    space = spaces.Dict({"observation": spaces.Discrete(4, start=2), "action_mask": mask})
+    (group,) = groups_of(["a_0"], {"a_0": space}, {"a_0": spaces.Discrete(2)}, {"a_0": "team"})
+    assert (group.first_category, group.obs_size) == (2, 6)
+    vector = spaces.Dict({"observation": spaces.Box(-1, 1, (4,)), "action_mask": mask})
+    (group,) = groups_of(["a_0"], {"a_0": vector}, {"a_0": spaces.Discrete(2)}, {"a_0": "team"})
+    assert group.first_category is None
+
+
+@pytest.mark.parametrize("space", ACTION_SPACES, ids=lambda space: f"{space}-{space.dtype}")
+def test_runs_from_before_spaces_were_kept_whole_fit_their_environments(space: Any) -> None:
+    category = spaces.Discrete(5, start=1)
+    groups = groups_of(["a_0"], {"a_0": category}, {"a_0": space}, {"a_0": "team"})
+    now = EnvSpec("old", ("a_0",), groups)
+    plain = spec_to_dict(now)
+    for entry in plain["groups"]:
+        del entry["first_category"]
+        entry["action"] = {key: value for key, value in entry["action"].items() if key not in ("dtype", "scalar")}
+    before = spec_from_dict(plain)
+    assert saved(now) == now
+    assert comparable(before.groups[0]) == comparable(now.groups[0])
+    showing._require_same(before, now)
+    assert np.size(untrained("ippo", before)({"a_0": np.int64(4)})["a_0"]) == np.prod(space.shape)
+
+
 def test_deterministic_is_the_likeliest_action_and_drawing_follows_the_probabilities() -> None:
     policy = make()
     assert len({int(action) for action in draws(policy, 5, "walker_0")}) == 1
@@ -104,6 +212,15 @@ def test_the_order_of_the_observations_is_of_no_consequence() -> None:
     assert {k: v.tolist() for k, v in make()(backwards).items()} == {
         k: v.tolist() for k, v in make()(OBSERVATIONS).items()
     }
+
+
+def test_no_mask_is_one_that_allows_everything() -> None:
+    everything = {agent: np.ones(4) for agent in ("walker_0", "walker_1")}
+    for masks in (dict.fromkeys(everything), everything | {"walker_0": None}, dict.fromkeys(OBSERVATIONS)):
+        given = make()(OBSERVATIONS, action_masks=masks)
+        assert [given[agent] for agent in everything] == [make()(OBSERVATIONS, everything)[a] for a in everything]
+    only = {"walker_0": None, "walker_1": np.array([0, 0, 1, 0])}
+    assert make()(OBSERVATIONS, only)["walker_1"] == 5
 
 
 def test_a_category_is_seen_as_in_training() -> None:

@@ -80,6 +80,19 @@ class Leaky(Walk):
         return {agent: obs + Leaky.count for agent, obs in super().observations().items()}
 """
 
+# Episodes of ten steps, each at its own random place, which no seed leads back to.
+FRESH = """
+import numpy as np
+from tests.envs.fakes import Walk
+
+class Fresh(Walk):
+    def __init__(self):
+        super().__init__(agents=2, length=10)
+
+    def reset(self, seed=None, options=None):
+        return super().reset(None)
+"""
+
 # A step that does not come back.
 STUCK = """
 import time
@@ -295,6 +308,32 @@ def test_an_environment_that_cannot_be_replayed_begins_new_episodes_and_says_so(
     assert [entry["where"] for entry in differs] == [{"copy": 0}, {"copy": 1}]
     assert {entry["action"] for entry in differs} == {"restarted"}
     assert "copy 0" in capsys.readouterr().err
+
+
+@quick
+@pytest.mark.parametrize("polls", [1, 4, 8, 12, 15])  # before the first step, in batches of six, and between them
+def test_nothing_of_a_lost_episode_is_counted_for_the_next(polls: int, asked: Asked) -> None:
+    Path("fresh.py").write_text(FRESH)
+    more = ["--env", "fresh.py:Fresh", "--env.kwargs", "{}", "--eval-every", "0", "--algo.network.recurrent", "gru"]
+    asked.left = polls
+    assert train(Path("run"), *more) == 130
+    before = checkpoint(Path("run"))["training"]
+    asked.left = 0
+    assert resume(Path("run")) == 130
+    after = checkpoint(Path("run"))["training"]
+    t, running = before["agent"]["t"], before["episodes"]["length"] > 0
+    assert after["agent"]["t"] == t
+    assert running.any() == (polls > 1)
+    assert not after["episodes"]["length"].any()
+    assert not any(x.any() for x in after["episodes"]["running"].values())
+    for rollout in after["agent"]["rollouts"].values():
+        assert not rollout["memory"][running].any()
+        assert rollout["begins"][t][running].all()
+        assert t == 0 or rollout["ended"][t - 1][running].all()
+    asked.never()
+    assert resume(Path("run")) == 0
+    lengths = read_metrics(Path("run/metrics.csv"))["charts/episode_length"]
+    assert {x for x in lengths if x == x} == {10.0}
 
 
 def wait_for_rows(run: Path, count: int, process: subprocess.Popen[str]) -> None:

@@ -37,6 +37,20 @@ def window(seed: int = 0, steps: int = 12, copies: int = 3, agents: int = 2, ter
     return Window((paid + 0.5) * alive.unsqueeze(-1), alive, terminated, ended)
 
 
+def test_an_episode_that_is_lost_was_cut_off_at_its_last_step() -> None:
+    group = Group("agent", ("a_0", "a_1"), 1, Discrete(2), "team", terms=("x", "y"))
+    account = TermAccount(EnvSpec("e", group.agents, (group,)), shared=False, gamma=GAMMA, gae_lambda=LAMBDA)
+    account.begin_anew(torch.tensor([True, False]))  # before the first step there is nothing to cut off
+    no, paid = {"agent": torch.zeros(2, 2, dtype=torch.bool)}, {"agent": torch.ones(2, 2, 2)}
+    step = Step({}, {}, {}, no, no, no, torch.zeros(2, dtype=torch.bool), paid)
+    for _ in range(3):
+        account.add(step)
+    account.begin_anew(torch.tensor([True, False]))
+    ended = account.state_dict()["agent"][Window._fields.index("ended")]
+    assert ended.any(-1).tolist() == [[False, False], [False, False], [True, False]]
+    assert not no["agent"].any()
+
+
 def by_hand(of: Window, agent: int, turn_based: bool = False) -> dict[str, Any]:
     """One agent's figures, step by step, with a critic that knows nothing but means."""
     alive = of.alive[..., agent]

@@ -125,11 +125,16 @@ DEEP = NetworkConfig((8, 8))
         (
             (HUNTER._replace(obs_size=5), PREY),
             {},
-            "group 'hunter' has 2 agents, 5 features, Discrete(n=3, start=0) there and 2 agents, 4 features",
+            "group 'hunter' has 2 agents, 5 features, Discrete(n=3, start=0, dtype='int64') there and "
+            "2 agents, 4 features",
         ),
         ((HUNTER._replace(agents=("hunter_0",)), PREY), {}, "group 'hunter' has 1 agents, 4 features"),
         ((HUNTER, PREY._replace(action=Discrete(4))), {}, "group 'prey' has 1 agents, 3 features, Discrete(n=4"),
-        ((HUNTER, PREY._replace(action=Discrete(2), masked=True)), {}, "Discrete(n=2, start=0), masked there and"),
+        (
+            (HUNTER, PREY._replace(action=Discrete(2), masked=True)),
+            {},
+            "Discrete(n=2, start=0, dtype='int64'), masked there and",
+        ),
         ((HUNTER, OTHER._replace(team="prey")), {}, "it has the groups hunter, other, and none called 'prey'."),
         ((OTHER,), {}, "it has the groups other, and none called 'hunter'. Name another run."),
     ],

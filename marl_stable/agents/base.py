@@ -115,6 +115,12 @@ class Agent(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
 
+    def begin_anew(self, copies: Tensor, obs: PerGroup) -> None:
+        """The running episodes of `copies (E,)` are lost; new ones begin there with `obs (E, A, O)`.
+
+        The step before counts as cut off where it had led to. To be told of copies in which an episode is under way.
+        """
+
     def rings(self) -> Rings:
         """What is too large to be written anew with each checkpoint; empty for algorithms without a replay."""
 

@@ -297,6 +297,15 @@ class MADDPG:
         if self.turns:
             self.turns.load_state_dict(state["turns"])
 
+    def begin_anew(self, copies: Tensor, obs: PerGroup) -> None:
+        """The running episodes of `copies (E,)` are lost; new ones begin there with `obs (E, A, O)`."""
+        for learner in self.learners.values():
+            learner.replay.begin_anew(self.t, copies)
+            if self.t == self.learned_at:  # later on the replay says where they ended
+                learner.history.begin_anew(copies)
+        if self.turns:
+            self.turns.begin_anew(copies)
+
     def rings(self) -> Rings:
         """The replay of every group."""
         groups = {name: learner.replay.tensors() for name, learner in self.learners.items()}

@@ -265,6 +265,13 @@ class MAPPO:
             self.learners[name].history.load_state_dict(state["histories"][name])
         self.t = state["t"]
 
+    def begin_anew(self, copies: Tensor, obs: PerGroup) -> None:
+        """The running episodes of `copies (E,)` are lost; new ones begin there with `obs (E, A, O)`."""
+        for name, learner in self.learners.items():
+            learner.rollout.begin_anew(self.t, copies, obs[name])
+            if self.t == 0:  # later on the rollout says where they ended
+                learner.history.begin_anew(copies)
+
     def rings(self) -> Rings:
         """None: the batch is part of `state_dict`."""
         return Rings({}, 0, 0)

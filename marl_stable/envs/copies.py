@@ -14,17 +14,9 @@ import numpy as np
 from gymnasium.spaces import Discrete as DiscreteSpace
 from numpy.typing import NDArray
 
+from marl_stable.envs.decoding import Decoder, action_decoder
 from marl_stable.envs.groups import agents_of, groups_of, teams_of
-from marl_stable.envs.spaces import (
-    MASK,
-    Decoder,
-    Writer,
-    action_decoder,
-    fixed_space,
-    holds_mask,
-    observation_writer,
-    write_mask,
-)
+from marl_stable.envs.spaces import MASK, Writer, fixed_space, holds_mask, observation_writer, write_mask
 from marl_stable.types import Discrete, EnvironmentFailure, EnvSpec
 
 
@@ -107,7 +99,7 @@ class Copy(ABC):
         self._by_info = {agent for group in groups if group.masked for agent in group.agents} - itself
         self._writers = {agent: observation_writer(space) for agent, space in observed.items()}
         self._decoders: list[tuple[str, tuple[str, ...], Decoder]] = [
-            (group.name, group.agents, action_decoder(action_spaces[group.agents[0]])) for group in groups
+            (group.name, group.agents, action_decoder(group.action)) for group in groups
         ]
         self.write_into(Arrays.zeros(self.spec))
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from marl_stable.envs.spaces import action_spec, holds_mask, observation_size
+from marl_stable.envs.spaces import action_spec, first_category, holds_mask, observation_size
 from marl_stable.types import Discrete, EnvSpec, Group, UsageError
 
 MAX_AGENTS = 200
@@ -106,7 +106,7 @@ def regrouped(spec: EnvSpec, teams: Mapping[str, str]) -> EnvSpec:
 
     def alike(one: str, other: str) -> bool:
         a, b = home[one], home[other]
-        same_numbers = (a.obs_size, a.action, a.masked) == (b.obs_size, b.action, b.masked)
+        same_numbers = a._replace(name=b.name, agents=b.agents, team=b.team, terms=b.terms) == b
         return teams[one] == teams[other] and same_numbers and (a.name == b.name or a.team != b.team)
 
     members = _together(spec.agents, alike)
@@ -130,7 +130,7 @@ def _group(
     if masked:
         assert isinstance(action, Discrete)
         size += action.n
-    return Group(name, tuple(agents), size, action, team, masked)
+    return Group(name, tuple(agents), size, action, team, masked, first_category=first_category(observation_space))
 
 
 def _terms_of(agents: Sequence[str], home: Mapping[str, Group]) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
-"""Gymnasium spaces to arrays: what is supported, how an observation becomes a row, how a row becomes an action.
+"""Gymnasium spaces in this package's terms: what is supported, and how an observation becomes a row.
 
-Shapes: A agents of one group, O observation features, D action features, K choices of one MultiDiscrete action, n
-actions of a Discrete space. NumPy only.
+Shapes: O observation features, n actions of a Discrete space. NumPy only.
 """
 
 from __future__ import annotations
@@ -21,10 +20,6 @@ MASK = "action_mask"
 
 Writer: TypeAlias = "Callable[[NDArray[np.float32], Any], None]"
 """Writes one agent's observation into its row `(O,)`; EnvironmentFailure where it does not fit the space."""
-
-Decoder: TypeAlias = "Callable[[NDArray[Any]], list[Any]]"
-"""Turns a group's actions, `(A,)` or `(A, K)` int64 or `(A, D)` float32, into what the environment takes, one for each
-agent. The results share no memory with the input, so an environment may keep or change what it is given."""
 
 
 def fixed_space(space_of: Callable[[str], Any], agent: str, kind: str) -> Any:
@@ -82,6 +77,12 @@ def observation_size(space: spaces.Space[Any], agent: str) -> int:
     return size
 
 
+def first_category(space: spaces.Space[Any]) -> int | None:
+    """The number of the first category where an observation is one category, a mask not counted; else None."""
+    space = _without_mask(space)
+    return int(space.start) if isinstance(space, spaces.Discrete) else None
+
+
 def observation_writer(space: spaces.Space[Any]) -> Writer:
     """The function that writes an observation of `space` into a float32 row; a mask comes last."""
     if isinstance(space, spaces.Box):
@@ -102,7 +103,7 @@ def write_mask(row: NDArray[np.float32], mask: Any) -> None:
 def action_spec(space: spaces.Space[Any], agent: str) -> ActionSpec:
     """The action space in this package's terms; UsageError where it is not supported or its bounds are unusable."""
     if isinstance(space, spaces.Discrete):
-        return Discrete(int(space.n), int(space.start))
+        return Discrete(int(space.n), int(space.start), space.dtype.name)
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
         return _choices_spec(space, agent)
     if not isinstance(space, spaces.Box):
@@ -119,17 +120,7 @@ def action_spec(space: spaces.Space[Any], agent: str) -> ActionSpec:
         )
     if not (low < high).all():
         raise UsageError(f"the action space of {agent} is {space}; every low bound must be below its high bound.")
-    return Box(tuple(low.tolist()), tuple(high.tolist()), space.shape if len(space.shape) > 1 else ())
-
-
-def action_decoder(space: spaces.Space[Any]) -> Decoder:
-    """The function that hands a group's actions to the environment in the dtype and shape of `space`."""
-    if isinstance(space, spaces.Discrete):
-        return _discrete_decoder(space)
-    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
-        return _choices_decoder(space)
-    assert isinstance(space, spaces.Box)
-    return _float_decoder(space) if np.issubdtype(space.dtype, np.floating) else _whole_number_decoder(space)
+    return Box(tuple(low.tolist()), tuple(high.tolist()), *_form(space))
 
 
 def _without_mask(space: spaces.Space[Any]) -> spaces.Space[Any]:
@@ -148,7 +139,13 @@ def _choices_spec(space: spaces.MultiDiscrete | spaces.MultiBinary, agent: str) 
         start = np.zeros_like(n)
     if n.size == 0:
         raise UsageError(f"the action space of {agent} is {space}, which is empty; give it one choice or more.")
-    return MultiDiscrete(tuple(n.tolist()), tuple(start.tolist()), space.shape if len(space.shape) > 1 else ())
+    return MultiDiscrete(tuple(n.tolist()), tuple(start.tolist()), *_form(space))
+
+
+def _form(space: spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary) -> tuple[tuple[int, ...], bool, str]:
+    """Shape where it is not flat, whether it has no axes, and NumPy's name of the type of its numbers."""
+    axes = len(space.shape)
+    return space.shape if axes > 1 else (), axes == 0, np.dtype(space.dtype).name
 
 
 def _leaves(space: spaces.Space[Any]) -> Iterator[spaces.Space[Any]]:
@@ -209,45 +206,3 @@ def _check_categories(space: spaces.Space[Any], value: Any) -> None:
             _check_categories(part, item)
     elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and not space.contains(value):
         raise EnvironmentFailure(f"is {value!r}, which is not in {space}")
-
-
-def _discrete_decoder(space: spaces.Discrete[Any]) -> Decoder:
-    start, dtype = int(space.start), space.dtype
-
-    def decode(values: NDArray[Any]) -> list[Any]:
-        return list((values + start if start else values).astype(dtype, copy=False))
-
-    return decode
-
-
-def _choices_decoder(space: spaces.MultiDiscrete | spaces.MultiBinary) -> Decoder:
-    start = space.start.ravel() if isinstance(space, spaces.MultiDiscrete) else 0
-    shape, dtype = space.shape, space.dtype
-
-    def decode(values: NDArray[Any]) -> list[Any]:
-        return [row.reshape(shape) for row in (values + start).astype(dtype)]
-
-    return decode
-
-
-def _float_decoder(space: spaces.Box) -> Decoder:
-    low, high, shape, dtype = space.low.ravel(), space.high.ravel(), space.shape, space.dtype
-
-    def decode(values: NDArray[Any]) -> list[Any]:
-        # A scaled action can miss its bound by one rounding; minimum and maximum let NaN through to be seen.
-        inside = np.minimum(np.maximum(values.astype(dtype), low), high)
-        return list(inside) if len(shape) == 1 else [row.reshape(shape) for row in inside]
-
-    return decode
-
-
-def _whole_number_decoder(space: spaces.Box) -> Decoder:
-    low, high, shape, dtype = space.low.ravel(), space.high.ravel(), space.shape, space.dtype
-
-    def decode(values: NDArray[Any]) -> list[Any]:
-        if not np.isfinite(values).all():
-            raise EnvironmentFailure(f"the action {values.tolist()} has no whole number to stand for it")
-        inside = np.clip(np.rint(values.astype(np.float64)), low, high).astype(dtype)
-        return [row.reshape(shape) for row in inside]
-
-    return decode

@@ -91,7 +91,7 @@ def test_teams_that_do_not_hold_every_agent_once_are_refused(teams: Any):
 def test_discrete_actions_begin_at_start_and_have_the_spaces_dtype():
     env = WithSpaces(action=spaces.Discrete(3, start=-1, dtype=np.int32), agents=2)
     copy = ParallelCopy(env, "test")
-    assert copy.spec.groups[0].action == Discrete(3, start=-1)
+    assert copy.spec.groups[0].action == Discrete(3, start=-1, dtype="int32")
     copy.reset(1)
     copy.step({"agent": np.array([0, 2])})
     assert env.received == [{"agent_0": -1, "agent_1": 1}]
@@ -104,7 +104,8 @@ def test_box_actions_arrive_in_the_shape_and_dtype_of_their_space(shape: tuple[i
     env = WithSpaces(action=spaces.Box(-2, 3, shape, dtype), agents=2)
     copy = ParallelCopy(env, "test")
     size = int(np.prod(shape))
-    assert copy.spec.groups[0].action == Box((-2.0,) * size, (3.0,) * size, shape if len(shape) > 1 else ())
+    form = (shape if len(shape) > 1 else (), shape == (), np.dtype(dtype).name)
+    assert copy.spec.groups[0].action == Box((-2.0,) * size, (3.0,) * size, *form)
     copy.reset(1)
     actions = np.arange(2 * size, dtype=np.float32).reshape(2, size) % 4
     copy.step({"agent": actions})
@@ -118,7 +119,7 @@ def test_bounds_hold_per_dimension_and_a_rounding_beyond_them_is_taken_back():
     space = spaces.Box(np.array([-1.0, 0.1]), np.array([0.1, 0.7]), dtype=np.float64)
     env = WithSpaces(action=space)
     copy = ParallelCopy(env, "test")
-    assert copy.spec.groups[0].action == Box((-1.0, 0.1), (0.1, 0.7))
+    assert copy.spec.groups[0].action == Box((-1.0, 0.1), (0.1, 0.7), dtype="float64")
     copy.reset(1)
     copy.step({"agent": np.array([[0.1, 0.7]], np.float32)})  # 0.1 in float32 is above 0.1 in float64
     assert space.contains(env.received[0]["agent_0"])

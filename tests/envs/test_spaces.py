@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from marl_stable.envs.decoding import action_decoder
 from marl_stable.envs.pettingzoo import ParallelCopy
-from marl_stable.envs.spaces import action_decoder, action_spec, holds_mask, observation_size, observation_writer
+from marl_stable.envs.spaces import action_spec, holds_mask, observation_size, observation_writer
 from marl_stable.types import Box, Discrete, EnvironmentFailure, MultiDiscrete, UsageError
 from tests.envs.fakes import Walk
 
@@ -22,10 +23,11 @@ BOOL: Any = bool  # Gymnasium takes it, and its types do not say so
     [
         (spaces.MultiDiscrete([2, 5]), MultiDiscrete((2, 5), (0, 0))),
         (spaces.MultiDiscrete([2, 5], start=np.array([-1, 3])), MultiDiscrete((2, 5), (-1, 3))),
-        (spaces.MultiDiscrete([4], dtype=np.int32), MultiDiscrete((4,), (0,))),
+        (spaces.MultiDiscrete([4], dtype=np.int32), MultiDiscrete((4,), (0,), dtype="int32")),
+        (spaces.MultiDiscrete(np.array(4)), MultiDiscrete((4,), (0,), scalar=True)),
         (spaces.MultiDiscrete(np.array([[2, 3], [4, 5]])), MultiDiscrete((2, 3, 4, 5), (0,) * 4, (2, 2))),
-        (spaces.MultiBinary(3), MultiDiscrete((2, 2, 2), (0, 0, 0))),
-        (spaces.MultiBinary([2, 2]), MultiDiscrete((2,) * 4, (0,) * 4, (2, 2))),
+        (spaces.MultiBinary(3), MultiDiscrete((2, 2, 2), (0, 0, 0), dtype="int8")),
+        (spaces.MultiBinary([2, 2]), MultiDiscrete((2,) * 4, (0,) * 4, (2, 2), dtype="int8")),
     ],
 )
 def test_several_choices_at_once_count_from_zero_inside_and_from_start_outside(space: Any, spec: MultiDiscrete):
@@ -42,13 +44,13 @@ def test_several_choices_at_once_count_from_zero_inside_and_from_start_outside(s
 
 
 def test_binary_choices_arrive_as_the_spaces_own_bytes():
-    (action,) = action_decoder(spaces.MultiBinary([1, 2]))(np.array([[1, 0]]))
+    (action,) = action_decoder(action_spec(spaces.MultiBinary([1, 2]), "agent"))(np.array([[1, 0]]))
     assert (action.dtype, action.tolist()) == (np.int8, [[1, 0]])
 
 
 def test_what_the_environment_is_given_is_its_own():
     rows = np.array([[1, 0]])
-    (action,) = action_decoder(spaces.MultiDiscrete([2, 2]))(rows)
+    (action,) = action_decoder(MultiDiscrete((2, 2), (0, 0)))(rows)
     action[0] = 7
     assert rows.tolist() == [[1, 0]]
 

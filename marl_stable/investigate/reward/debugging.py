@@ -35,7 +35,7 @@ from marl_stable.investigate.reward.evidence import Evidence
 from marl_stable.investigate.reward.play import Choose, Floats, at_random
 from marl_stable.monitor.recording import read_recording
 from marl_stable.policy import load_agent
-from marl_stable.types import EnvSpec, PerGroup, UsageError
+from marl_stable.types import EnvSpec, PerGroup, UsageError, comparable
 
 MOST_SHAPES = 8
 DEVIATIONS, FEWEST = 6, 2
@@ -110,7 +110,7 @@ def _require_same(trained: EnvSpec, here: EnvSpec) -> None:
     """The policy must fit what is played: `env.kwargs` may have changed it."""
 
     def shape(spec: EnvSpec) -> list[tuple[Any, ...]]:
-        return [(group.agents, group.obs_size, group.action) for group in spec.groups]
+        return [(group.agents, group.obs_size, group.action) for group in map(comparable, spec.groups)]
 
     if shape(trained) != shape(here):
         raise UsageError(

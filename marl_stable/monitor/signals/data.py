@@ -49,6 +49,10 @@ class History:
         self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
         self.ends, self.age = ends(recent, self.age)
 
+    def begin_anew(self, copies: Tensor) -> None:
+        """New episodes begin in `copies (E,)` with the next window; those under way are lost."""
+        self.age = self.age.masked_fill(copies.unsqueeze(1), 0)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""
         return {name: getattr(self, name).clone() for name in self.PARTS}

@@ -71,6 +71,7 @@ def test_groups_follow_teams_and_spaces() -> None:
         "team",
         False,
         ("pos_rew", "ground_rew"),
+        None,
     )
     spec = make("simple_tag").spec
     assert [(g.name, len(g.agents), g.obs_size, g.team) for g in spec.groups] == [
