@@ -189,7 +189,7 @@ SPEC = EnvSpec("line.py:Line", ("a_0", "a_1"), (GROUP,))
     [
         (
             SPEC._replace(groups=(GROUP._replace(action=Discrete(4)),)),
-            r"in group 'a' the action Discrete\(n=4, start=0\),",
+            r"in group 'a' the action Discrete\(n=4, start=0",
         ),
         (
             SPEC._replace(groups=(GROUP._replace(action=Box((0.0,), (1.0,))),)),
@@ -207,6 +207,11 @@ def test_every_part_of_an_environment_counts(here: EnvSpec, said: str) -> None:
     fitting.require_same_environment(SPEC, SPEC._replace(id="other.py:Line"), Path("run"))
     with pytest.raises(UsageError, match=said):
         fitting.require_same_environment(SPEC, here, Path("run"))
+
+
+def test_what_runs_of_before_did_not_keep_may_be_anything() -> None:
+    here = SPEC._replace(groups=(GROUP._replace(action=Discrete(3, dtype="int32"), first_category=1),))
+    fitting.require_same_environment(SPEC, here, Path("run"))
 
 
 def test_reward_terms_may_come_new() -> None:

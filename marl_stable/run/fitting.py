@@ -16,7 +16,7 @@ from marl_stable.checkpoint import Kept
 from marl_stable.config import RunConfig
 from marl_stable.conversion import leaves
 from marl_stable.investigate.remedies import CONTINUABLE
-from marl_stable.types import EnvSpec, Group, UsageError
+from marl_stable.types import EnvSpec, Group, UsageError, comparable
 
 CHANGEABLE = {
     *(key.removeprefix("algo.") for key in CONTINUABLE),
@@ -82,9 +82,9 @@ def _spaces(saved: EnvSpec, here: EnvSpec) -> Differences:
         return
     for group, now in zip(saved.groups, here.groups, strict=True):
         for field in Group._fields:
-            one, other = getattr(group, field), getattr(now, field)
+            one, other = getattr(comparable(group), field), getattr(comparable(now), field)
             if one != other and not (field == "terms" and one == ()):
-                yield f"in group {group.name!r} the {field}", one, other
+                yield f"in group {group.name!r} the {field}", getattr(group, field), getattr(now, field)
     for field in ("agents", "turn_based"):
         if getattr(saved, field) != getattr(here, field):
             yield f"the {field}", getattr(saved, field), getattr(here, field)
