@@ -214,7 +214,10 @@ def test_two_equal_policies_do_not_draw_the_same_actions(
         ),
         ("--team red", "team is 'red' without an opponent; add --against RUN or --against random."),
         ("--against nobody --team red", "'nobody' has no checkpoint to load"),
-        ("--against plain --team red", "'plain' was trained with 'agent': 3, 18, Discrete(n=5, start=0)."),
+        (
+            "--against plain --team red",
+            "'plain' was trained with 'agent': 3, 18, Discrete(n=5, start=0, dtype='int64').",
+        ),
     ],
 )
 def test_a_match_that_cannot_be_is_refused(
