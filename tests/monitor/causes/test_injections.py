@@ -73,7 +73,7 @@ RUNS = {
     "constant, on": Run("constant_action_is_optimal", ON, fault="constant_action_optimal"),
     "unseen": Run(
         "observation_ignored",
-        ON | {"algo__entropy_coef": 0.1, "seed": 6},
+        ON | {"algo__entropy_coef": 0.1},
         f"{__file__}:mixed_up",
         where={"agent": "agent_0"},
         slack=0.8,
