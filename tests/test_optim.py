@@ -316,6 +316,27 @@ def test_what_the_guard_did_comes_back_as_well(limit: float | str | None):
     assert [int(step.skipped.sum()) for step in told[:2]] == [0, 1]  # the first agent has had its two
 
 
+@pytest.mark.parametrize("limit", [None, 0.5, "adaptive"])
+@pytest.mark.parametrize("young", [0, 20])
+def test_back_at_a_young_state_gradients_are_judged_as_by_a_new_optimizer(limit: float | str | None, young: int):
+    net, other = network(A), network(A)
+    used, new = GuardedAdam(net, A, max_grad_norm=limit), GuardedAdam(other, A, max_grad_norm=limit)
+    spiked(net, used, range(young))
+    state, weights = through_a_file(used.state_dict()), copied(net.state_dict())
+    spiked(net, used, range(young, 200))
+    assert used.spikes is not None
+    assert used.spikes.limit.isfinite().all()
+    for optimizer, its_net in ((used, net), (new, other)):
+        optimizer.load_state_dict(state)
+        its_net.load_state_dict(weights)
+    told = [
+        spiked(*pair, range(young, young + 100), {young: 0, young + 3: 1}, 1e3) for pair in ((net, used), (other, new))
+    ]
+    assert_same([list(step) for step in told[0]], [list(step) for step in told[1]])
+    assert not any(step.skipped.any() for step in told[0][:10])
+    assert_same(used.state_dict(), new.state_dict())
+
+
 # ---- spikes
 
 

@@ -43,6 +43,28 @@ class Meet(ParallelEnv):
         return self.all(self.x.astype("f")), self.all(reward), self.all(False), self.all(over), self.all({})
 """
 
+# Of ten agents nine leave after 2 of 50 steps. What is seen is 100 plus a number of deviation 1.
+LEAVERS = """import numpy as np
+from gymnasium.spaces import Box, Discrete
+from pettingzoo import ParallelEnv
+class Leavers(ParallelEnv):
+    possible_agents = [f"agent_{i}" for i in range(10)]
+    def observation_space(self, agent): return Box(-1e3, 1e3, (1,))
+    def action_space(self, agent): return Discrete(2)
+    def all(self, value): return dict.fromkeys(self.agents, value)
+    def seen(self): return {a: (100 + self.draw.normal(size=1)).astype("f") for a in self.agents}
+    def reset(self, seed=None, options=None):
+        self.agents, self.t, self.draw = self.possible_agents[:], 0, np.random.default_rng(seed)
+        return self.seen(), self.all({})
+    def step(self, actions):
+        self.t += 1
+        stay = self.agents[:1] if self.t >= 2 else self.agents
+        stay = [] if self.t == 50 else stay
+        out = self.seen(), self.all(0.0), {a: a not in stay for a in self.agents}, self.all(False), self.all({})
+        self.agents = stay[:]
+        return out
+"""
+
 TAGS = {  # the contract's, as far as this release has them
     *("charts/return", "charts/episode_length", "charts/steps_per_second", "eval/return", "eval/episode_length"),
     *("losses/critic", "losses/actor", "losses/entropy", "losses/approx_kl", "losses/clip_fraction"),
@@ -263,6 +285,19 @@ def test_environments_of_users_and_of_gymnasium_train(env_id: str, quick_measure
     found = metadata(Path("run"))
     assert (found["status"], found["steps"]) == ("finished", 240)
     assert main(["eval", "run", "--episodes", "2"]) == 0
+
+
+@quick
+@pytest.mark.parametrize(("algo", "due"), [("ippo", "--algo.batch-size"), ("maddpg", "--algo.train-every")])
+def test_statistics_begin_without_the_zeros_of_agents_that_are_gone(algo: str, due: str) -> None:
+    Path("leavers.py").write_text(LEAVERS)
+    flags = ["--env", "leavers.py:Leavers", "--env.num-envs", "4", "--algo", algo, due, "400", "--total-steps", "400"]
+    flags += ["--eval-every", "0", "--run-dir", "run", "--algo.network.hidden", "8", "--quiet"]
+    assert main(["train", *flags]) == 0
+    (learner,) = checkpoint(Path("run"))["training"]["agent"]["learning"]["groups"].values()
+    mean, var = (learner["obs_norm"][name] for name in ("mean", "var"))
+    torch.testing.assert_close(mean, torch.full_like(mean, 100.0), atol=0.3, rtol=0)
+    torch.testing.assert_close(var, torch.ones_like(var), atol=0.3, rtol=0)
 
 
 @quick

@@ -652,6 +652,22 @@ def test_a_step_that_is_left_out_is_no_lesson_for_those_before():
     torch.testing.assert_close(found[0].target, found[1].target)
 
 
+def test_the_last_step_before_an_agents_death_keeps_its_reward():
+    agent, _, _ = filled(normalize_advantage=False, normalize_value=False)
+    (learner,) = agent.learners.values()
+    r = learner.rollout
+    r.ended[:3, 0, 1] = False
+    r.terminated[3, 0, 1] = r.ended[3, 0, 1] = True
+    r.alive[4:, 0, 1] = False
+    found = []
+    for reward in (0.0, 10.0):
+        r.reward[3, 0, 1], r.reward[4:, 0, 1] = reward, -1e3 * reward
+        found.append(agent._batches()[0]["agent"].advantage.unflatten(0, r.reward.shape[:2])[:5, 0, 1])
+    assert isinstance(learner.config.gamma, float)
+    fading = learner.config.gamma * learner.config.gae_lambda
+    torch.testing.assert_close(found[1] - found[0], torch.tensor([10 * fading**k for k in (3, 2, 1, 0)] + [0.0]))
+
+
 def test_statistics_begin_with_who_was_there():
     obs = {"agent": 100 + torch.randn(400, 3, 18, generator=torch.Generator().manual_seed(1))}
     alive = {"agent": torch.ones(400, 3)}
