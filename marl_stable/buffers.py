@@ -29,6 +29,7 @@ class Rollout:
         self.terminated = torch.zeros(shape, dtype=torch.bool, device=device)
         self.ended = torch.zeros(shape, dtype=torch.bool, device=device)  # terminated or truncated
         self.alive = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.missing = torch.zeros(shape, dtype=torch.bool, device=device)  # of what came of the agent's last turn
         self.final_obs: dict[int, Tensor] = {}  # step -> (E, A, O), only where some copy's episode ended
         self.begins = torch.zeros(steps + 1, copies, dtype=torch.bool, device=device)  # an episode, at this step
 
@@ -43,6 +44,8 @@ class Rollout:
         self.reward[t], self.alive[t] = step.reward[name], step.alive[name]
         self.terminated[t] = terminated
         torch.logical_or(terminated, truncated, out=self.ended[t])
+        if step.missing:
+            self.missing[t] = step.missing[name]
         self.obs[t + 1], self.begins[t + 1] = obs, step.done
         if next_obs is not obs:
             self.final_obs[t] = next_obs.clone()
@@ -56,8 +59,9 @@ class Rollout:
         self.begins[t] |= copies
 
     def clear(self) -> None:
-        """Forget the final observations; the next rollout begins where this one ended, all else is overwritten."""
+        """Forget what only some steps have; the next rollout begins where this one ended, all else is overwritten."""
         self.final_obs = {}
+        self.missing.zero_()
         self.begins[0] = self.begins[-1]
 
     def next_values(self, value: Tensor, final_value: Tensor) -> Tensor:

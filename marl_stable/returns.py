@@ -48,28 +48,33 @@ def gae_by_turns(
     acted: Tensor,
     gamma: float,
     gae_lambda: float,
+    missing: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`gae` over each agent's own turns, all `(T, E, A)`; advantages, and where they are known.
 
     An agent's reward is summed from its turn to its next, where its value is taken; one whose next turn lies beyond
-    the batch is not known yet (false, advantage 0).
+    the batch is not known yet (false, advantage 0). Nor is one with something `missing` of what came until its next: to
+    those before it brings, as in :func:`gae`, what a true critic expects.
     """
     advantage, known = torch.zeros_like(reward), torch.zeros_like(acted)
     running, pending, ahead = (torch.zeros_like(reward[0]) for _ in range(3))
     open_ended = torch.ones_like(acted[0])  # what follows lies beyond the batch
+    spoilt = torch.zeros_like(acted[0])  # something is missing of what is pending
     for t in range(len(reward) - 1, -1, -1):
         over = ended[t]
         ahead = torch.where(over, next_value[t].masked_fill(terminated[t], 0.0), ahead)
         running, pending = running.masked_fill(over, 0.0), pending.masked_fill(over, 0.0)
-        open_ended = open_ended & ~over
+        open_ended, spoilt = open_ended & ~over, spoilt & ~over
         pending = pending + reward[t]
-        gained = pending + gamma * ahead - value[t] + gamma * gae_lambda * running
+        if missing is not None:
+            spoilt = spoilt | missing[t]
+        delta = (pending + gamma * ahead - value[t]).masked_fill(spoilt, 0.0)
         turn = acted[t]
-        advantage[t] = torch.where(turn & ~open_ended, gained, 0.0)
-        known[t] = turn & ~open_ended
+        advantage[t] = torch.where(turn & ~open_ended, delta + gamma * gae_lambda * running, 0.0)
+        known[t] = turn & ~open_ended & ~spoilt
         running = torch.where(turn, advantage[t], running)
         ahead, pending = torch.where(turn, value[t], ahead), pending.masked_fill(turn, 0.0)
-        open_ended = open_ended & ~turn
+        open_ended, spoilt = open_ended & ~turn, spoilt & ~turn
     return advantage, known
 
 

@@ -20,7 +20,8 @@ class Turns:
     """Writes the steps of turn-based play into the replays of all groups.
 
     In each step one agent of each copy acts, so that each row belongs to one agent. It is `alive`, fit to learn from,
-    once its agent moves again or ends: then the rewards since then are summed and `next_obs` is what all saw.
+    once its agent moves again or ends: then the rewards since then are summed and `next_obs` is what all saw. A turn of
+    which something is missing never is.
     """
 
     def __init__(self, replays: dict[str, Replay]) -> None:
@@ -49,6 +50,9 @@ class Turns:
             row = (self._slot(n), self._copies, a)
             gained = step.reward[name][:, a].masked_fill(self.opened[:, n] < 0, 0.0)
             self.replays[name].reward[row] = self.replays[name].reward[row] + gained
+        if step.missing:
+            spoilt = torch.cat([step.missing[name] for name in self.replays], dim=1)  # (E, N)
+            self.opened = self.opened.masked_fill(spoilt, -1)
         over = terminated | truncated
         self._close(t, over, step.next_obs, terminated)
         self.opened = self.opened.masked_fill(over, -1)

@@ -132,6 +132,7 @@ class Step(NamedTuple):
     alive: PerGroup  # (E, A) bool: the agent acted in this step
     done: Tensor  # (E,) bool: the copy's episode is over for all agents and a new one has begun
     terms: PerGroup = {}  # noqa: RUF012 - (E, A, K) float32: `reward` by term, of groups that have terms
+    missing: PerGroup = {}  # noqa: RUF012 - (E, A) bool, {} if nothing: what an agent's last turn brought is not known
 
 
 def spec_to_dict(spec: EnvSpec) -> dict[str, Any]:

@@ -96,10 +96,20 @@ class Validation:
         return step._replace(obs=self._last, next_obs=next_obs, reward=reward, terms=terms)
 
     def exclude(self, step: Step) -> Step:
-        """What may be learned from the step checked last: `alive` false for agents whose numbers were not finite."""
+        """What may be learned from the step checked last: `alive` false for agents whose numbers were not finite.
+
+        In turn-based play what is lost may be part of what an earlier turn brought, which is then `missing` something.
+        """
         if self._excluded is None:
             return step
-        return step._replace(alive={name: alive & ~self._excluded[name] for name, alive in step.alive.items()})
+        alive = {name: acted & ~self._excluded[name] for name, acted in step.alive.items()}
+        return step._replace(alive=alive, missing=self._missing(step, self._excluded) if self.spec.turn_based else {})
+
+    def _missing(self, step: Step, excluded: PerGroup) -> PerGroup:
+        """`(E, A)` agents with an excluded turn or end of their own, and those unpaid in anybody's turn."""
+        concerned = {name: x | step.terminated[name] | step.truncated[name] for name, x in step.alive.items()}
+        unpaid = self.unpaid or self._no_agent
+        return {name: excluded[name] & concerned[name] | unpaid[name] for name in excluded}
 
     def _mended(self, tensors: PerGroup, bad: PerGroup | None, instead: PerGroup) -> PerGroup:
         if bad is None or not self.acts:

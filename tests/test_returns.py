@@ -107,12 +107,13 @@ def test_a_step_that_is_excluded_brings_what_the_critic_expected():
 # ---- turn by turn
 
 
-def turns_by_hand(flow: Flow, acted: Tensor, e: int, a: int) -> dict[int, float]:
+def turns_by_hand(flow: Flow, acted: Tensor, missing: Tensor, e: int, a: int) -> dict[int, float]:
     """Agent a's turns with an advantage: rewards summed from turn to turn, then the definition over turns.
 
-    Left out is a turn after which the batch ends before the agent moves again or its episode is over.
+    Left out is a turn after which the batch ends before the agent moves again or its episode is over, and one with
+    something missing, which the turns before take for what the critic expected.
     """
-    moves: list[tuple[int, float, float, bool]] = []  # step, rewards until it counts, what follows, whether it is over
+    moves: list[tuple[int, int, float, float, bool]] = []  # first and last step, reward, what follows, if over
     for t in range(T):
         if not acted[t, e, a]:
             continue
@@ -120,20 +121,24 @@ def turns_by_hand(flow: Flow, acted: Tensor, e: int, a: int) -> dict[int, float]
         for k in range(t, T):
             gained += float(flow.reward[k, e, a])
             if flow.ended[k, e, a]:
-                moves.append((t, gained, 0.0 if flow.terminated[k, e, a] else float(flow.next_value[k, e, a]), True))
+                moves.append((t, k, gained, 0.0 if flow.terminated[k, e, a] else float(flow.next_value[k, e, a]), True))
                 break
             if k + 1 < T and acted[k + 1, e, a]:
-                moves.append((t, gained, float(flow.value[k + 1, e, a]), False))
+                moves.append((t, k, gained, float(flow.value[k + 1, e, a]), False))
                 break
+    spoilt = [bool(missing[t : last + 1, e, a].any()) for t, last, *_ in moves]
     advantages = {}
     for i, (t, *_) in enumerate(moves):
         total, weight = 0.0, 1.0
-        for now, gained, follows, over in moves[i:]:
-            total += weight * (gained + GAMMA * follows - float(flow.value[now, e, a]))
+        for k in range(i, len(moves)):
+            now, _, gained, follows, over = moves[k]
+            if not spoilt[k]:
+                total += weight * (gained + GAMMA * follows - float(flow.value[now, e, a]))
             if over:
                 break
             weight *= GAMMA * LAMBDA
-        advantages[t] = total
+        if not spoilt[i]:
+            advantages[t] = total
     return advantages
 
 
@@ -147,13 +152,31 @@ def test_advantages_by_turns_equal_a_loop_over_each_agents_own_turns(seed: int, 
     left_open = 0
     for e in range(E):
         for a in range(A):
-            expected = turns_by_hand(flow, acted, e, a)
+            expected = turns_by_hand(flow, acted, torch.zeros_like(acted), e, a)
             assert known[:, e, a].nonzero().flatten().tolist() == list(expected)
             for t in range(T):
                 assert float(advantage[t, e, a]) == pytest.approx(expected.get(t, 0.0), abs=1e-9)
             left_open += int(acted[:, e, a].sum()) - len(expected)
     assert left_open > 0 or share_of_turns < 0.1
     assert known.any()
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e6, float("nan")])
+def test_a_turn_that_something_is_missing_of_is_no_lesson_for_those_before(garbage: float):
+    """What is missing may belong to the agent's own turn, to another's, or to the one that ended the episode."""
+    draw = torch.Generator().manual_seed(3)
+    acted, missing = torch.rand(T, E, A, generator=draw) < 0.4, torch.rand(T, E, A, generator=draw) < 0.1
+    flow = random_flow(4)
+    paid = flow._replace(reward=torch.where(missing, garbage, flow.reward))
+    advantage, known = gae_by_turns(*paid, acted, GAMMA, LAMBDA, missing)
+    for e in range(E):
+        for a in range(A):
+            expected = turns_by_hand(flow, acted, missing, e, a)
+            assert known[:, e, a].nonzero().flatten().tolist() == list(expected)
+            for t, wanted in expected.items():
+                assert float(advantage[t, e, a]) == pytest.approx(wanted, abs=1e-9)
+    whole = gae_by_turns(*flow, acted, GAMMA, LAMBDA)[1]
+    assert 0 < known.sum() < 0.9 * whole.sum()
 
 
 def test_where_everybody_always_acts_turns_are_steps():

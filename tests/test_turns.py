@@ -97,6 +97,8 @@ def bookkeeping(moments: list[Moment]) -> tuple[dict[tuple[int, int, int], Turn]
                     opened[e, n], turns[t, e, n] = t, Turn()
                 if (e, n) in opened:
                     turns[opened[e, n], e, n].reward += float(step.reward[group][e, a])
+                if step.missing and step.missing[group][e, a]:
+                    opened.pop((e, n), None)  # for good: nobody will learn from that turn
             for n, (group, a) in enumerate(PLACES):
                 ended = bool(step.terminated[group][e, a] | step.truncated[group][e, a])
                 if ended and (e, n) in opened:
@@ -120,10 +122,23 @@ def played(steps: int, seed: int = 0, ends: float = 0.06) -> list[Moment]:
     return [play() for _ in range(steps)]
 
 
+def lossy(moments: list[Moment], share: float) -> list[Moment]:
+    """The same, but of what steps brought something is missing."""
+    draw = torch.Generator().manual_seed(5)
+    found = []
+    for moment in moments:
+        missing = {g.name: torch.rand(E, len(g.agents), generator=draw) < share for g in GROUPS}
+        found.append(moment._replace(step=moment.step._replace(missing=missing)))
+    return found
+
+
 @pytest.mark.parametrize("ends", [0.0, 0.06, 0.5])
 @pytest.mark.parametrize("slots", [4, 17, 100])
-def test_every_turn_is_kept_as_bookkeeping_has_it(slots: int, ends: float):
+@pytest.mark.parametrize("losses", [0.0, 0.1])
+def test_every_turn_is_kept_as_bookkeeping_has_it(slots: int, ends: float, losses: float):
     moments = played(80, slots, ends)
+    if losses:
+        moments = lossy(moments, losses)
     replays = written(slots, moments).replays
     expected, _ = bookkeeping(moments)
     known = ended = 0

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from marl_stable.agents.maddpg import MADDPG
+from marl_stable.agents.mappo import MAPPO
 from marl_stable.buffers import Replay
 from marl_stable.envs.base import BatchedEnv, lost
 from marl_stable.envs.particle import make
@@ -505,6 +507,67 @@ def test_turns_go_on_across_one_that_is_excluded(algo: str) -> None:
     found = to_host(validation.take())
     assert found[REWARDS]["agent"].tolist() == [1 / 64] * game.agents  # whoever acted
     assert all(share >= 1 / 64 for share in found[EXCLUDED]["agent"])
+
+
+def learned_from(agent: MAPPO | MADDPG, steps: int) -> Tensor:
+    """`(T, E, A)` of the batch, or of the replay's first `steps`."""
+    if isinstance(agent, MADDPG):
+        return agent.learners["agent"].replay.alive[:steps].clone()
+    alive: Tensor = agent._batches()[0]["agent"].alive.bool()
+    return alive.view(-1, agent.num_envs, alive.shape[1])
+
+
+FIRST = (0, 0, 0)  # turn, copy and agent
+
+
+@pytest.mark.parametrize(
+    ("fault", "unlearned"),
+    [
+        (Fault(2, "reward", "agent", 0, 0), {FIRST}),  # paid in the other's turn
+        (Fault(1, "reward", "agent", 0, 0), {FIRST}),
+        (Fault(4, "reward", "agent", 0, 0), {(2, 0, 0)}),  # where the episode ends
+        (Fault(3, "reward", "agent", 0, 0), {FIRST, (2, 0, 0)}),  # whose it was cannot be told
+        (
+            Fault(2, "next_obs", "agent", 0, 0),
+            {FIRST, (2, 0, 0)},
+        ),  # where the first turn led to, and seen in the second
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("algo", ["mappo", "maddpg"])
+def test_a_turn_that_lacks_something_of_what_it_brought_is_not_learned_from(
+    algo: str, fault: Fault, unlearned: set[tuple[int, int, int]]
+) -> None:
+    told = []
+    for faults in ([], [fault]):
+        env = Faulty(Relay(4, CPU), faults)
+        agent = make_agent(env, batch_size=64) if algo == "mappo" else make_ddpg(env, train_every=64, warm_up=0)
+        validation = Validation(env, True)
+        obs = validation.first(env.reset(1))
+        for _ in range(16):
+            step = validation.check(env.step(agent.act(obs)))
+            agent.observe(validation.exclude(step))
+            obs = step.obs
+        told.append(learned_from(agent, 16))
+    usual, found = told
+    assert {tuple(place) for place in (usual & ~found).nonzero().tolist()} == unlearned
+    assert not (found & ~usual).any()
+
+
+@pytest.mark.parametrize("algo", ["mappo", "maddpg"])
+def test_what_lacked_in_one_batch_is_forgotten_in_the_next(algo: str) -> None:
+    env = Faulty(Relay(4, CPU), [Fault(2, "reward", "agent", None, 0)])
+    agent = make_agent(env, batch_size=32) if algo == "mappo" else make_ddpg(env, train_every=32, warm_up=0)
+    validation = Validation(env, True)
+    obs, learned = validation.first(env.reset(1)), []
+    for t in range(16):
+        step = validation.check(env.step(agent.act(obs)))
+        agent.observe(validation.exclude(step))
+        obs = step.obs
+        if agent.ready():
+            learned.append(int(learned_from(agent, t + 1)[-8:].sum()))
+            update(agent)
+    assert learned == [4 * (8 - 1), 4 * 8]
 
 
 # ---- what is said about it

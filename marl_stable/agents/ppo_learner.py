@@ -193,7 +193,7 @@ class PPOLearner(GroupLearner):
         gamma = self.config.gamma
         assert isinstance(gamma, float)
         if self.turn_based:
-            return gae_by_turns(reward, *flow, self.rollout.alive, gamma, gae_lambda)
+            return gae_by_turns(reward, *flow, self.rollout.alive, gamma, gae_lambda, self.rollout.missing)
         return gae(reward, *flow, gamma, gae_lambda, self.rollout.alive), self.rollout.alive
 
     def _standardised(self, advantage: Tensor, alive: Tensor) -> Tensor:
