@@ -23,7 +23,7 @@ import numpy as np
 
 import marl_stable as ms
 from benchmarks.faults.conditions import FAULTS
-from benchmarks.provenance import by_today
+from benchmarks.provenance import by_today, outdated, told
 from benchmarks.scoring import EPISODES, worth
 from benchmarks.trials import RESULTS, Trial, part_of, read, run_missing
 from marl_stable.config import EnvConfig
@@ -167,6 +167,7 @@ def measure(run: ms.Run, trial: Trial) -> dict[str, Any]:
 def table(ablation: Ablation) -> str:
     """Means over seeds, and the change of their mean over tasks against the default, stressed ones apart."""
     entries = by_today(list(read(ablation.file)))
+    former = sum(outdated(entry, entry["flags"]) for entry in entries)
     by_place: dict[tuple[str, str], list[float]] = {}
     for entry in entries:
         by_place.setdefault((entry["variant"], entry["task"]), []).append(entry["return"])
@@ -174,7 +175,8 @@ def table(ablation: Ablation) -> str:
     titles = [f"{task}, {steps:,} steps" for task, steps in ablation.steps.items()]
     lines = [
         f"Greedy return ({UNIT}), {EPISODES} episodes, mean over seeds (the lowest; how many); one change at a time. "
-        f"Commits {', '.join(commits)}, trained on {', '.join(devices)}. {ablation.command}",
+        f"Commits {', '.join(commits)}, trained on {', '.join(devices)}. {ablation.command}"
+        f"{told(former, len(entries))}",
         "",
         f"| {ablation.algo} | " + " | ".join(titles) + " | mean change | stressed |",
         "|---|" + "---|" * (len(titles) + 2),
@@ -188,8 +190,8 @@ def table(ablation: Ablation) -> str:
         changes = {task: float(np.mean(of)) - base[task] for task, of in found.items() if of}
         clean = [change for task, change in changes.items() if task not in STRESSED]
         hard = [change for task, change in changes.items() if task in STRESSED]
-        told = [f"{np.mean(part):+.2f}" if part else "" for part in (clean, hard)]
-        lines.append(f"| {name} | {' | '.join([*cells, *told])} |")
+        means = [f"{np.mean(part):+.2f}" if part else "" for part in (clean, hard)]
+        lines.append(f"| {name} | {' | '.join([*cells, *means])} |")
     return "\n".join(lines) + "\n"
 
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 import marl_stable as ms
 from benchmarks.diagnosis_plan import CONSTANT, CONVERGED, Trial, draw, with_twins
 from benchmarks.judging import pages
-from benchmarks.provenance import made_with, outdated
+from benchmarks.provenance import made_with, outdated, told
 from benchmarks.sabotage import SABOTAGE, at_boundaries, keep_clocks_together, sabotaged
 from benchmarks.scoring import latest, worth
 from benchmarks.trials import RESULTS, part_of, read
@@ -238,7 +238,9 @@ def main() -> None:
         for entry in run_missing(part_of(chosen, asked.part), FILE, asked.cache):
             named = [finding["cause"] for finding in entry["judged"]["findings"]]
             print(trial_of(entry).slug(), entry["status"], entry["cause"], named, entry["seconds"], flush=True)
-    written = pages(latest(read(FILE), trial_of))
+    entries = latest(read(FILE), trial_of)
+    former = sum(outdated(entry, trial_of(entry).flags()) for entry in entries)
+    written = f"{pages(entries)}\nRecordings of {len(entries)} runs.{told(former, len(entries))}\n"
     TABLE.write_text(written, encoding="utf-8")
     print(written)
 

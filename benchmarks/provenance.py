@@ -32,6 +32,11 @@ def outdated(entry: Mapping[str, Any], flags: Mapping[str, Any]) -> bool:
     return any(now.get(key) != value for key, value in entry["settings"].items())
 
 
+def told(former: int, of: int) -> str:
+    """What a table says of the results in it that are of former defaults; nothing where none is."""
+    return f" With defaults of before: {former} of {of}." if former else ""
+
+
 def by_today(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those with the settings of today; all of them where there are none."""
     return [entry for entry in entries if not outdated(entry, entry["flags"])] or entries

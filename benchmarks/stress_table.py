@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.provenance import told
 from benchmarks.scoring import iqm, score, stratified_interval
 from benchmarks.stress_conditions import ARMS, BY_NAME, CONDITIONS, TASKS, Condition
 
@@ -73,8 +74,7 @@ def table(everything: list[dict[str, Any]], former: int = 0) -> str:
         *(_total(arm, strata, entries) for arm, strata in of_arms.items() if strata),
         "",
         *_slow_lines(everything),
-        f"Commits: {', '.join(commits)}."
-        + (f" With defaults of before: {former} of {len(everything)}." if former else ""),
+        f"Commits: {', '.join(commits)}.{told(former, len(everything))}",
     ]
     return "\n".join(lines) + "\n"
 

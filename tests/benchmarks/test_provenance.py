@@ -8,7 +8,7 @@ import pytest
 
 import marl_stable as ms
 from benchmarks.learning import COOPERATIVE, table
-from benchmarks.provenance import by_today, made_with, outdated, settings
+from benchmarks.provenance import by_today, made_with, outdated, settings, told
 from benchmarks.trials import Trial, read, run_missing
 
 FLAGS: dict[str, Any] = {
@@ -58,6 +58,7 @@ def test_former_results_give_way_to_todays() -> None:
     old["settings"]["clip_coef"] = 0.3
     assert by_today([old, new]) == [new]
     assert by_today([old]) == [old]
+    assert (told(0, 2), told(1, 2)) == ("", " With defaults of before: 1 of 2.")
 
 
 def test_what_had_other_defaults_is_trained_again(tmp_path: Path) -> None:
