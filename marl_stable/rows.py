@@ -26,12 +26,13 @@ def deviation(x: Tensor, alive: Tensor | None) -> Tensor:
     return mean((x - mean(x, alive)).square(), alive).sqrt()
 
 
-def percentile(x: Tensor, share: float, alive: Tensor | None) -> Tensor:
-    """`(A, ...)` the smallest value that at least `share` of the rows do not exceed; `torch.quantile` may wait."""
+def percentile(x: Tensor, share: float, alive: Tensor | None, above: int = 0) -> Tensor:
+    """`(A, ...)` the smallest value that at least `share` of the rows do not exceed, but for so many (`above`) of the
+    largest at the least; `torch.quantile` may wait."""
     counts = torch.ones_like(x, dtype=torch.bool) if alive is None else _as(alive, x).expand_as(x)
     ordered = torch.where(counts, x, torch.inf).sort(0).values
     n = counts.sum(0, keepdim=True)
-    rank = (n * share).ceil().long().clamp_min(1) - 1
+    rank = torch.minimum((n * share).ceil().long(), n - above).clamp_min(1) - 1
     return torch.where(n > 0, ordered.gather(0, rank), torch.nan).squeeze(0)
 
 

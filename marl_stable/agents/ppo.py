@@ -15,6 +15,7 @@ from marl_stable import distributed
 from marl_stable.monitor.signals.values import ratios
 from marl_stable.networks.heads import Distribution, approx_kl
 from marl_stable.normalize import robust, sampled
+from marl_stable.rows import percentile
 
 ADVANTAGE_WINSOR = 5.0  # robust deviations
 OUTLIERS = 0.01  # of a batch's steps; what more of them have is a rare event, not a mishap
@@ -111,14 +112,6 @@ def value_loss(value: Tensor, batch: Batch, clip_value: float | None, share: boo
     return 0.5 * masked_mean(error, batch.alive, share)
 
 
-def _usual_reach(off: Tensor) -> Tensor:
-    """`(1,)` what all but a hundredth of `(N, 1)` do not exceed, and all but one; NaN is not counted."""
-    counted = ~off.isnan()
-    n = counted.sum(0, keepdim=True)
-    rank = torch.minimum((n * (1 - OUTLIERS)).ceil().long(), n - 1).clamp_min(1) - 1
-    return torch.where(n > 0, torch.where(counted, off, torch.inf).sort(0).values.gather(0, rank), 0.0).squeeze(0)
-
-
 def normalized_advantage(advantage: Tensor, alive: Tensor) -> Tensor:
     """Mean 0 and deviation 1 over a group's active steps `(B, A)`, at most a hundredth of them winsorised.
 
@@ -128,9 +121,10 @@ def normalized_advantage(advantage: Tensor, alive: Tensor) -> Tensor:
     all processes that train together.
     """
     known = (alive > 0) & ~advantage.isnan()
-    rows = sampled(advantage.reshape(-1, 1), known.reshape(-1, 1))
-    centre, scale = robust(rows)
-    reach = torch.maximum(ADVANTAGE_WINSOR * scale, _usual_reach((rows - centre).abs()))
+    some = sampled(advantage.reshape(-1, 1), known.reshape(-1, 1))
+    centre, scale = robust(some)
+    others_reach = percentile((some - centre).abs(), 1 - OUTLIERS, ~some.isnan(), above=1).nan_to_num()
+    reach = torch.maximum(ADVANTAGE_WINSOR * scale, others_reach)
     advantage = torch.where(alive > 0, torch.clamp(advantage, centre - reach, centre + reach), 0.0)
     count = distributed.total(known.sum()).clamp_min(1)
     mean = distributed.total(torch.where(known, advantage, 0.0).sum()) / count
