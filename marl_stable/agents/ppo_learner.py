@@ -179,11 +179,12 @@ class PPOLearner(GroupLearner):
         return self.critic(critic_input.flatten(0, 1)).unflatten(0, critic_input.shape[:2])  # type: ignore[no-any-return]
 
     def _scaled_reward(self) -> Tensor:
-        """`(T, E, A)`: raw, or divided by its robust scale. Never centred: that would change tasks that terminate."""
+        """`(T, E, A)`: raw, or divided by the robust scale of what actions earn. Never centred: that would change tasks
+        that terminate."""
         reward = self.rollout.reward
         if not self.config.normalize_reward:
             return reward
-        self.reward_norm.update(reward.flatten(0, 1), self.rollout.alive.flatten(0, 1))
+        self.reward_norm.update(self._earned(reward).flatten(0, 1), self.rollout.alive.flatten(0, 1))
         return self.reward_norm.scaled(reward)
 
     def _advantages(

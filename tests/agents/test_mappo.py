@@ -15,6 +15,7 @@ from marl_stable.agents.ppo import Batch, policy_loss
 from marl_stable.agents.ppo_learner import PPOLearner
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.particle import ParticleEnv, make
+from marl_stable.envs.probe import Relay
 from marl_stable.types import Box, Discrete, EnvSpec, Group, PerGroup, Step
 from tests.agents.loops import CPU, assert_same, collect, copied, make_agent, through_a_file, train, update
 from tests.envs.fakes import Unsaved
@@ -677,3 +678,14 @@ def test_statistics_begin_with_who_was_there():
     norm = fresh.learners["agent"].obs_norm
     torch.testing.assert_close(norm.offset, torch.full((18,), 100.0), atol=0.3, rtol=0)
     torch.testing.assert_close(norm.divisor, torch.ones(18), atol=0.2, rtol=0)
+
+
+def test_rewards_are_scaled_by_what_turns_earn_and_not_by_what_is_paid_in_them():
+    agent = make_agent(Relay(8, CPU), normalize_reward=True)
+    (learner,) = agent.learners.values()
+    draw, r = torch.Generator().manual_seed(1), learner.rollout
+    r.alive[::2, :, 0], r.alive[1::2, :, 1] = True, True
+    paid = torch.randn(r.reward.shape, generator=draw)  # in the other's turn, and a hundredth of it in one's own
+    r.reward.copy_(torch.where(r.alive, 0.01 * paid, paid))
+    torch.testing.assert_close(learner._scaled_reward(), r.reward, atol=0.4, rtol=0.1)
+    torch.testing.assert_close(learner.reward_norm.divisor, torch.ones(2), atol=0.1, rtol=0)
