@@ -60,7 +60,7 @@ def _fault_of_the_asked(error: BaseException) -> str | None:
     """What to say of an error before the first step that other settings would not have."""
     if isinstance(error, EnvironmentFailure):
         return str(error)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):  # torch's own
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):  # on the CPU
         why = " ".join(str(error).split())
         remedy = "lower env.num_envs, algo.network.hidden or algo.batch_size"
         return f"there is not enough memory for this run ({why}); {remedy}."
