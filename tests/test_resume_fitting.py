@@ -212,11 +212,16 @@ def test_every_part_of_an_environment_counts(here: EnvSpec, said: str) -> None:
 def test_what_runs_of_before_did_not_keep_may_be_anything() -> None:
     here = SPEC._replace(groups=(GROUP._replace(action=Discrete(3, dtype="int32"), first_category=1),))
     fitting.require_same_environment(SPEC, here, Path("run"))
+    other = SPEC._replace(groups=(GROUP._replace(action=Discrete(4, dtype="int32"), first_category=1),))
+    with pytest.raises(UsageError, match=r"the action Discrete\(n=4, start=0, dtype='int32'\)"):
+        fitting.require_same_environment(SPEC, other, Path("run"))
 
 
-def test_reward_terms_may_come_new() -> None:
+def test_reward_terms_may_come_new_and_may_not_go() -> None:
     before = SPEC._replace(groups=(GROUP._replace(terms=()),))
     fitting.require_same_environment(before, SPEC, Path("run"))
+    with pytest.raises(UsageError, match=r"the terms \[\], .* with \['x'\]"):  # and those that were there do not go
+        fitting.require_same_environment(SPEC, before, Path("run"))
 
 
 # ---- damage

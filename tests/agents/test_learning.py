@@ -185,9 +185,9 @@ class Gamble(Probe):
 
     length, best_return = 50, 5.0
 
-    @staticmethod
-    def value(gamma: float) -> float:
-        raise NotImplementedError  # it depends on when the choice comes
+    @classmethod
+    def value(cls, gamma: float) -> float:
+        return 5.0 * (1 - gamma**cls.length) / (1 - gamma) / cls.length  # the choice may come in any step
 
     def _begin(self) -> Tensor:
         self.when = torch.randint(self.length, self.obs.shape, generator=self.generator)
