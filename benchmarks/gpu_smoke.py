@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 import marl_stable as ms
 from benchmarks.trials import RESULTS
@@ -40,8 +41,9 @@ TASK = "simple_spread_v3"
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ALGORITHMS = ("mappo", "ippo", "maddpg", "matd3", "iddpg")
 ITERATIONS = 3  # of which the first begins with equal weights; differences of rounding grow from then on
+ONE_UPDATE = {"steps_per_update": 256, "train_every": 256}  # an iteration, of what learns from a replay
 WARM_UP = 4  # iterations, in which updates are recorded
-CLOSE = 2e-3  # of losses, relative: float32 sums in another order, through up to 3 updates
+CLOSE = 2e-3  # of losses, relative: float32 sums in another order, through 3 updates of a replay
 COPIES = (256, 1_024, 4_096, 16_384)
 MOST_ON_CPU = 1_024
 LEARNED: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -135,19 +137,37 @@ def equal(left: Any, right: Any) -> bool:
 
 def differences(algo: str, **settings: Any) -> dict[str, float]:
     """Relative difference of each loss between the devices, the largest over iterations."""
-    found = []
-    for device in (CPU, GPU):
-        with SameDraws():
-            player = Player(algo, device, compiled=False, **settings)  # what is drawn on the CPU cannot be recorded
-            rows = []
-            for _ in range(ITERATIONS):
-                player.collect()
-                rows.append(player.learn())
-        found.append([{tag: x["agent"].mean().cpu() for tag, x in row.items() if "losses/" in tag} for row in rows])
-    pairs = list(zip(*found, strict=True))
-    return {
-        tag: max(float((a[tag] - b[tag]).abs() / a[tag].abs().clamp_min(1e-2)) for a, b in pairs) for tag in pairs[0][0]
-    }
+    return apart(losses(algo, CPU, **settings), losses(algo, GPU, **settings))
+
+
+def losses(algo: str, device: torch.device, nudge: float = 0.0, **settings: Any) -> list[dict[str, float]]:
+    """Of a few iterations, that many updates where there is a replay; `nudge`: of each weight at first, relative."""
+    if isinstance(default_config(algo), MADDPGConfig):
+        settings = ONE_UPDATE | settings
+    with SameDraws():
+        player = Player(algo, device, compiled=False, **settings)  # what is drawn on the CPU cannot be recorded
+        if nudge:
+            player.agent.load_policy_state(scaled(player.agent.policy_state(), 1 + nudge))
+        rows = []
+        for _ in range(ITERATIONS):
+            player.collect()
+            rows.append(player.learn())
+    return [{tag: float(x["agent"].mean()) for tag, x in row.items() if "losses/" in tag} for row in rows]
+
+
+def scaled(state: dict[str, Any], factor: float) -> dict[str, Any]:
+    """A state with all that is no whole number `factor` times as large."""
+    larger: dict[str, Any] = tree_map_only(Tensor, lambda x: x * factor if x.is_floating_point() else x, state)
+    return larger
+
+
+def apart(rows: list[dict[str, float]], others: list[dict[str, float]]) -> dict[str, float]:
+    """Relative difference of each loss, the largest over iterations; a delayed actor's loss is not in all of them."""
+    found: dict[str, float] = {}
+    for row, other in zip(rows, others, strict=True):
+        for tag, value in row.items():
+            found[tag] = max(found.get(tag, 0.0), abs(value - other[tag]) / max(abs(value), 1e-2))
+    return found
 
 
 def waits(work: Callable[[], Any]) -> int:
@@ -268,7 +288,7 @@ def training_rate(algo: str, copies: int, device: torch.device, compiled: bool) 
     settings = {"batch_size": 25 * copies} if on_policy else {"train_every": max(256, copies)}
     player = Player(algo, device, copies, compiled, **settings)
     rate(player, WARM_UP if compiled else 1)
-    return f"{rate(player, 3 if on_policy else max(3, 40 * 256 // copies)):,.0f}"
+    return f"{rate(player, max(3, (12 if on_policy else 40) * 256 // copies)):,.0f}"
 
 
 def main() -> None:
