@@ -249,9 +249,13 @@ def leap(series: Series) -> tuple[int, float, float, float] | None:
 
 
 def begins(case: Case, series: Series, row: int) -> bool:
-    """Whether a reading is the first one of the policy, after random actions: then all leaps."""
+    """Whether a reading is the first one of the policy after random actions, or of its first learning: then all
+    leaps."""
+    first = [ratio.steps[ratio.values > 0][:1] for ratio in case.recording.series("update_ratio", network="actor")]
     warm_up = case.config.get("algo.warm_up")
-    return isinstance(warm_up, int) and row > 0 and bool(series.steps[row - 1] <= warm_up <= series.steps[row])
+    times = np.concatenate([*first, [warm_up] if isinstance(warm_up, int) else []])
+    before, now = series.steps[max(0, row - 1)], series.steps[row]
+    return row > 0 and bool(((before <= times) & (times <= now)).any())
 
 
 def _normalised(case: Case) -> bool:

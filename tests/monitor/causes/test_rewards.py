@@ -83,6 +83,13 @@ def test_shift_leaps_beyond_all_that_was_met() -> None:
     assert not found("reward_shift", case(*paid(-1.0 + 0.1 * NOISE)))
 
 
+@pytest.mark.parametrize(("steps", "named"), [(stepped(0.0, 0.01), False), (0.01, True), (0.0, True)])
+def test_the_first_policy_that_has_learned_may_leap(steps: Any, named: bool) -> None:
+    ratio = ("update_ratio", {"group": "agent", "network": "actor"}, steps)
+    leaps = stepped(-1.0, 9.0, N // 2 + 1) + 0.05 * NOISE  # at the first reading that the new weights act in
+    assert bool(found("reward_shift", case(*paid(leaps), ratio))) == named
+
+
 def test_drop_is_a_shift_unless_the_policy_broke() -> None:
     drop = stepped(1.0, -1.0) + 0.01 * NOISE
     assert found("reward_shift", case(*paid(drop)))
