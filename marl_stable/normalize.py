@@ -32,6 +32,7 @@ class RunningNorm(nn.Module):
     shifted_for: Tensor
     offset: Tensor  # the mean and the floored deviation in float32, as they are used; they change in place
     divisor: Tensor
+    winsor: float | Tensor = WINSOR  # deviations from the middle at which values enter at most
 
     def __init__(self, shape: tuple[int, ...], clip: float) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class RunningNorm(nn.Module):
         fresh = (self.count == 0) | (self.var.sqrt() <= ABSOLUTE_FLOOR)  # constant so far: nothing to judge by
         w = w & fresh if settled else w
         middle = torch.where(fresh, centre, self.mean)
-        reach = WINSOR * torch.where(fresh, scale, self.var.sqrt())
+        reach = self.winsor * torch.where(fresh, scale, self.var.sqrt())
         x = torch.where(w, torch.clamp(x, middle - reach, middle + reach), 0.0)
         n, summed = distributed.total(torch.stack([w.sum(0).to(torch.float64), x.sum(0)]))
         mean = summed / n.clamp_min(1)

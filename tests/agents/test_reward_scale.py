@@ -51,6 +51,51 @@ def test_an_offset_of_any_size_is_taken_away_where_nothing_ends():
     assert with_ends.std() > 0
 
 
+def rare(seed: int, *sizes: float) -> Tensor:
+    """`(2560, 1)` rewards of nothing, but for one of each size in 500 steps."""
+    drawn = torch.rand(2_560, 1, generator=torch.Generator().manual_seed(seed))
+    return sum((size * ((drawn >= i / 500) & (drawn < (i + 1) / 500)) for i, size in enumerate(sizes)), 0 * drawn)
+
+
+def trained_on(first: Tensor, later: list[Tensor]) -> RewardScale:
+    """The statistics settle after `first`, as they do after the warm-up."""
+    scale = with_rewards(first)
+    for reward in later:
+        scale.take_in(reward, torch.zeros_like(reward, dtype=torch.bool), torch.ones_like(reward).bool(), settled=True)
+    return scale
+
+
+def test_rare_rewards_are_not_all_the_same():
+    scale = trained_on(rare(0, 1.0, 10.0), [rare(seed, 1.0, 10.0) for seed in range(1, 6)])
+    nothing, one, ten = scale.normalized(torch.tensor([[0.0], [1.0], [10.0]]))
+    torch.testing.assert_close(ten - nothing, 10 * (one - nothing))
+    assert scale.reach <= 2 * ten
+
+
+@pytest.mark.parametrize("corrupt", [1e6, torch.inf])
+def test_outliers_stay_clipped_however_often_they_come(corrupt: float):
+    usual = torch.randn(2_560, 1, generator=torch.Generator().manual_seed(1))
+    scale = trained_on(usual, [torch.where(rare(seed, 1.0) > 0, corrupt, usual) for seed in range(1, 6)])
+    assert scale.normalized(torch.tensor([[corrupt]])) == scale.reach == 10
+
+
+def test_outliers_stay_clipped_where_they_are_rarer_than_any_goal():
+    usual = torch.randn(2_560, 1, generator=torch.Generator().manual_seed(1))
+    once = torch.where(torch.arange(2_560).unsqueeze(1) == 7, 100.0, usual)
+    scale = trained_on(usual, [once, *[usual] * 7] * 6)  # six times in 120,000 steps
+    assert scale.normalized(torch.tensor([[100.0]])) == 10
+    assert scale.beyond == 6
+
+
+def test_a_clip_that_gave_way_is_that_of_the_saved_state():
+    scale = trained_on(rare(0, 1.0, 10.0), [rare(seed, 1.0, 10.0) for seed in range(1, 6)])
+    other = RewardScale(1, 0.9, active=True)
+    other.load_state_dict(scale.state_dict())
+    rewards = torch.tensor([[1.0], [10.0], [1e9]])
+    assert torch.equal(other.normalized(rewards), scale.normalized(rewards))
+    assert scale.reach > 10
+
+
 def test_the_first_end_is_remembered():
     scale = with_rewards(torch.full((10,), 5e6) + torch.arange(10), ends=True)
     assert scale.ends.all()
