@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 import marl_stable as ms
 from benchmarks.diagnosis_plan import CONSTANT, CONVERGED, Trial, draw, with_twins
 from benchmarks.judging import pages
-from benchmarks.provenance import made_with, outdated, told
+from benchmarks.provenance import code_commit, made_with, outdated, told
 from benchmarks.sabotage import SABOTAGE, at_boundaries, keep_clocks_together, sabotaged
 from benchmarks.scoring import latest, worth
 from benchmarks.trials import RESULTS, part_of, read
@@ -38,7 +38,6 @@ from marl_stable.diagnosing import read_case
 from marl_stable.folder import METADATA, RunFolder
 from marl_stable.monitor.case import Case
 from marl_stable.monitor.diagnosis import diagnose
-from marl_stable.provenance import git_commit
 from marl_stable.report.files import replace_file
 from marl_stable.types import UsageError
 
@@ -134,7 +133,7 @@ def judged(trial: Trial, cache: Path) -> dict[str, Any]:
         "symptoms": found["symptoms"],
         "first": first_named(case, trial) if trial.cause in _names(found) else None,
         "before": named_before(case, trial),
-        "commit": git_commit(),
+        "commit": code_commit(),
     }
 
 

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 import marl_stable as ms
+from benchmarks.provenance import code_commit
 from benchmarks.trials import RESULTS
 from marl_stable.agents import algorithm
 from marl_stable.agents.base import Agent
@@ -33,7 +34,6 @@ from marl_stable.agents.config import MADDPGConfig, default_config
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv
-from marl_stable.provenance import git_commit
 from marl_stable.types import PerGroup
 
 TABLE = RESULTS / "gpu.md"
@@ -247,7 +247,7 @@ def report(quick: bool) -> list[str]:
         print(line, flush=True)
 
     name = torch.cuda.get_device_name()
-    say(f"`python -m benchmarks.gpu_smoke` at {git_commit()} on {name}, torch {torch.__version__}, `particle/{TASK}`.")
+    say(f"`python -m benchmarks.gpu_smoke` at {code_commit()} on {name}, torch {torch.__version__}, `particle/{TASK}`.")
     say()
     say(
         "| algorithm | largest difference of a loss from the CPU's | graphs change nothing "

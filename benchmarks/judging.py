@@ -225,9 +225,9 @@ def page(entries: Sequence[Entry]) -> str:
         f"without it is lost, or the run ended), {kinds['harmless']} with a fault that did no harm, "
         f"{kinds['healthy']} healthy, {kinds['undecided']} where harm cannot be told; {stopped} did not end by "
         "themselves. Shares with 95% Wilson intervals. Causes are halved by the hash of their names: at first the "
-        "detectors were built with a view of one half (the other was then judged with a top-1 of 0.46), and later mended "
-        "with a view of both, on recordings of former defaults. These were made since; nothing was mended by them but "
-        "three false alarms of reward_shift.",
+        "detectors were built with a view of one half (of the other they then named 0.46 first) and later mended with "
+        "a view of both, on recordings of former defaults. These were made since; nothing was mended by them but three "
+        "false alarms of reward_shift.",
         "",
         f"| of runs that were harmed | {' | '.join(sides)} |",
         "|---|" + "---|" * len(sides),

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.provenance import code_commit
 from benchmarks.trials import RESULTS
 from marl_stable.agents.config import MADDPGConfig
 from marl_stable.agents.maddpg import MADDPG
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
-from marl_stable.provenance import git_commit
 
 TABLE = RESULTS / "overlap.md"
 ENV, COPIES, WORKERS = "mpe2/simple_spread_v3", 32, 2
@@ -108,7 +108,7 @@ def main() -> None:
     machine = f"{COPIES} copies, {WORKERS} workers, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     between, meanwhile = np.median(np.array(pairs), axis=0)
     lines = [
-        f"MADDPG on {ENV}, {machine}; torch {torch.__version__}, commit {git_commit()}. `python -m benchmarks.overlap`",
+        f"MADDPG on {ENV}, {machine}; torch {torch.__version__}, {code_commit()}. `python -m benchmarks.overlap`",
         "",
         "| pairs | seconds of a round, updates between steps | while workers step | speed beside | 95% interval |",
         "|---|---|---|---|---|",

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.provenance import code_commit
 from benchmarks.trials import RESULTS
 from marl_stable.agents import algorithm
 from marl_stable.agents.config import MADDPGConfig, MAPPOConfig, default_config
 from marl_stable.config import EnvConfig
 from marl_stable.envs import catalog
-from marl_stable.provenance import git_commit
 
 TABLE = RESULTS / "precision.md"
 ENV, COPIES, WIDTHS, PAIRS = "particle/simple_spread_v3", 256, (128, 512, 1024), 5
@@ -88,7 +88,7 @@ def main() -> None:
     device = torch.device(parser.parse_args().device)
     torch.set_num_threads(1)
     lines = [
-        f"An update on {ENV}, {COPIES} copies; {processor(device)}, torch {torch.__version__}, commit {git_commit()}; "
+        f"An update on {ENV}, {COPIES} copies; {processor(device)}, torch {torch.__version__}, commit {code_commit()}; "
         f"medians of {PAIRS} pairs in turn. `python -m benchmarks.precision`",
         "",
         "| algorithm | hidden | float32 | `--amp bf16` | time beside |",

@@ -7,17 +7,31 @@ and tables prefer what is of today. Settings that came later are taken to leave 
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from marl_stable.configs import nested, resolve
 from marl_stable.conversion import leaves
 from marl_stable.provenance import git_commit, versions
 
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def code_commit() -> str | None:
+    """The commit of the checkout, `-dirty` where code differs from it: what scripts append to results is none."""
+    commit = git_commit()
+    if commit is None or not commit.endswith("-dirty"):
+        return commit
+    code = ["git", "-C", str(ROOT), "diff", "--quiet", "HEAD", "--", ".", ":(exclude)benchmarks/results"]
+    same = subprocess.run(code, timeout=5, check=False).returncode == 0
+    return commit.removesuffix("-dirty") if same else commit
+
 
 def made_with(flags: Mapping[str, Any]) -> dict[str, Any]:
     """What a result tells of its making; `flags` as for `ms.train`."""
-    return {"settings": settings(flags), "commit": git_commit(), "versions": versions()}
+    return {"settings": settings(flags), "commit": code_commit(), "versions": versions()}
 
 
 def settings(flags: Mapping[str, Any]) -> dict[str, Any]:

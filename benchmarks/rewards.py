@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.provenance import code_commit
 from benchmarks.reward_designs import DESIGNS
 from benchmarks.reward_designs.design import Design
 from benchmarks.trials import RESULTS, read
 from marl_stable.investigate.reward.debugging import examine
-from marl_stable.provenance import git_commit
 
 FILE, TABLE = RESULTS / "rewards.jsonl", RESULTS / "rewards.md"
 EXPERTS = Path(__file__).parent / "reward_designs" / "experts.py"
@@ -44,7 +44,7 @@ def ask(name: str, design: Design) -> dict[str, Any]:
         "steps": found["played"]["steps"],
         "left_out": found["played"]["left_out"],
         "seconds": round(time.perf_counter() - began, 1),
-        "commit": git_commit(),
+        "commit": code_commit(),
     }
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 
+from benchmarks.provenance import code_commit
 from benchmarks.timed import replay
 from benchmarks.timed.crowd import update_seconds
 from benchmarks.timed.learning import floor, floor_off_policy, training
@@ -24,7 +25,6 @@ from benchmarks.timed.starting import import_seconds, seconds_to, seconds_to_fir
 from benchmarks.timed.turns import in_turn
 from benchmarks.trials import RESULTS
 from marl_stable.agents.config import MADDPGConfig
-from marl_stable.provenance import git_commit
 
 TABLE = RESULTS / "speed.md"
 ROUNDS, QUICK_ROUNDS = 7, 2
@@ -98,7 +98,7 @@ def report(rounds: int, ratios_only: bool) -> list[str]:
     """All tables, whose parts are measured one after the other."""
     ratios = "; ratios alone" if ratios_only else ""
     lines = [
-        f"One thread, {platform.processor() or platform.machine()}, torch {torch.__version__}, commit {git_commit()}; "
+        f"One thread, {platform.processor() or platform.machine()}, torch {torch.__version__}, commit {code_commit()}; "
         f"medians of {rounds} rounds in turn{ratios}. `python -m benchmarks.speed{' --quick' if ratios_only else ''}`"
     ]
     tables: dict[str, Callable[[], list[Row]]] = {

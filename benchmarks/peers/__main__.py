@@ -20,8 +20,9 @@ from benchmarks.peers import table
 from benchmarks.peers.rows import Row, rows
 from benchmarks.peers.turns import in_turn
 from benchmarks.peers.venvs import pins
+from benchmarks.provenance import code_commit
 from benchmarks.trials import RESULTS, read
-from marl_stable.provenance import git_commit, versions
+from marl_stable.provenance import versions
 
 FILE = RESULTS / "peers.jsonl"
 TABLE = RESULTS / "peers.md"
@@ -43,7 +44,7 @@ def measured(row: Row, rounds: int) -> dict[str, Any]:
         "settings": {arm.name: arm.settings for arm in row.arms},
         "peers": {peer: pins(peer) for peer in peers},
         "command": f"python -m benchmarks.peers --only {row.key}",
-        "commit": git_commit(),
+        "commit": code_commit(),
         "versions": versions(),
     }
 

@@ -19,9 +19,9 @@ from typing import NamedTuple
 from benchmarks.peers.runners.greedy import EPISODES, MARK
 from benchmarks.peers.turns import ONE_THREAD, ROOT
 from benchmarks.peers.venvs import Missing, pins, python_of, reason
+from benchmarks.provenance import code_commit
 from benchmarks.timed.starting import seconds_to
 from benchmarks.trials import RESULTS
-from marl_stable.provenance import git_commit
 
 TABLE = RESULTS / "peers_learning.md"
 GOAL = -10.0
@@ -87,7 +87,7 @@ def main() -> None:
     releases = sorted({pin for peer in PEERS for pin in pins(peer.venv)})
     seconds, line = ours()
     lines = [
-        f"`python -m benchmarks.peers.learning` at {git_commit()}, one thread of torch; {EPISODES} greedy episodes. "
+        f"`python -m benchmarks.peers.learning` at {code_commit()}, one thread of torch; {EPISODES} greedy episodes. "
         f"Beside: {', '.join(releases)}.",
         "",
         HEAD,

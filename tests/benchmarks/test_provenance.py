@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import marl_stable as ms
+from benchmarks import provenance
 from benchmarks.learning import COOPERATIVE, table
-from benchmarks.provenance import by_today, made_with, outdated, settings, told
+from benchmarks.provenance import by_today, code_commit, made_with, outdated, settings, told
 from benchmarks.trials import Trial, read, run_missing
 
 FLAGS: dict[str, Any] = {
@@ -30,6 +32,27 @@ def test_settings_are_what_flags_and_defaults_come_to() -> None:
     assert found["network.norm"] == "layer"
     assert settings(FLAGS | {"measures": "none"})["network.norm"] == "none"
     assert json.loads(json.dumps(found)) == found
+
+
+def test_results_that_were_appended_are_no_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+
+    results, code = tmp_path / "benchmarks" / "results" / "one.jsonl", tmp_path / "code.py"
+    results.parent.mkdir(parents=True)
+    results.touch()
+    code.touch()
+    git("init")
+    git("add", "-A")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "all")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(provenance, "git_commit", lambda: "abc-dirty")
+    results.write_text("{}")
+    assert code_commit() == "abc"
+    code.write_text("1")
+    assert code_commit() == "abc-dirty"
+    monkeypatch.setattr(provenance, "git_commit", lambda: None)
+    assert code_commit() is None
 
 
 @pytest.mark.parametrize(
