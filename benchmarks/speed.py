@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -21,7 +22,7 @@ from benchmarks.timed.crowd import update_seconds
 from benchmarks.timed.learning import floor, floor_off_policy, training
 from benchmarks.timed.playing import random_actions, raw_mpe2
 from benchmarks.timed.rows import Row, table
-from benchmarks.timed.starting import import_seconds, seconds_to, seconds_to_first_row
+from benchmarks.timed.starting import seconds_of, seconds_to, seconds_to_first_row
 from benchmarks.timed.turns import in_turn
 from benchmarks.trials import RESULTS
 from marl_stable.agents.config import MADDPGConfig
@@ -78,12 +79,14 @@ def critics(rounds: int) -> list[Row]:
 
 def waits(rounds: int) -> list[Row]:
     """Seconds until something happens, beside what they are meant to be at most."""
-    imported, with_torch, logged = in_turn(
-        rounds, lambda: import_seconds(everything=False), lambda: import_seconds(everything=True), seconds_to_first_row
+    imports = ("import marl_stable", "import marl_stable; marl_stable.train", "import torch")
+    package, training, torch_alone, logged = in_turn(
+        rounds, *(partial(seconds_of, code) for code in imports), seconds_to_first_row
     )
     return [
-        Row("`import marl_stable`", imported, "target {}", SOON_IMPORTED, digits=2),
-        Row("the same and `marl_stable.train`, with torch", with_torch, "target {}", SOON_IMPORTED, digits=2),
+        Row("`import marl_stable`", package, "target {}", SOON_IMPORTED, digits=2),
+        Row("the same and `marl_stable.train`, with torch", training, "target {}", SOON_IMPORTED, digits=2),
+        Row("the same", training, "`import torch` alone {}", torch_alone, digits=2),
         Row("`marl-stable train` to the first logged iteration", logged, "target {}", SOON_LOGGED, digits=2),
     ]
 

@@ -13,14 +13,13 @@ from pathlib import Path
 from marl_stable.report.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
-IMPORT = "import time; began = time.perf_counter(); import marl_stable; {}; print(time.perf_counter() - began)"
+TIMED = "import time; began = time.perf_counter(); {}; print(time.perf_counter() - began)"
 
 
-def import_seconds(everything: bool) -> float:
-    """Of importing the package in a new process; `everything`: with what training needs, torch among it."""
-    code = IMPORT.format("marl_stable.train" if everything else "pass")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+def seconds_of(code: str) -> float:
+    """Of a line of Python in a new process, such as an import."""
+    timed = [sys.executable, "-c", TIMED.format(code)]
+    return float(subprocess.run(timed, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
 
 def seconds_to_first_row() -> float:

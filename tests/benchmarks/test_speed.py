@@ -143,5 +143,5 @@ def test_a_replays_bytes_are_those_of_its_tensors_and_are_found_in_a_new_process
     assert replay.measured(100_000) == pytest.approx(100_000 * per_step, rel=0.1)
 
 
-def test_imports_are_timed_in_processes_of_their_own() -> None:
-    assert starting.import_seconds(everything=False) > 0
+def test_a_line_is_timed_in_a_process_of_its_own() -> None:
+    assert starting.seconds_of("import time; time.sleep(0.1)") >= 0.1
