@@ -44,7 +44,10 @@ TASKS: dict[str, dict[str, Any]] = {
 SMALL: dict[str, Any] = {
     "mappo": {"env__num_envs": 16, "algo__batch_size": 512, "algo__network__hidden": (32,)},
     "maddpg": {
-        **{"env__num_envs": 16, "algo__train_every": 512, "algo__steps_per_update": 16, "algo__batch_size": 128},
+        "env__num_envs": 16,
+        "algo__train_every": 512,
+        "algo__steps_per_update": 16,
+        "algo__batch_size": 128,
         "algo__warm_up": 1024,
     },
 }
