@@ -3,9 +3,9 @@
     python -m benchmarks.overhead                # writes results/overhead.md
     python -m benchmarks.overhead --rounds 9 --algo mappo
 
-The arms are processes of their own, which take turns: each trains a few iterations while the others wait, so that a
-machine that is slow for a while is slow for all. Ratios are of the two halves of one turn. Cost is meant to be within
-2% of the time and 1% of the memory.
+The arms are processes of their own, new ones in every round, which take turns: each trains a few iterations while the
+others wait, so that a machine that is slow for a while is slow for all. Ratios are of the medians of one round. Cost
+is meant to be within 2% of the time and 1% of the memory.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 import marl_stable as ms
+from benchmarks.provenance import code_commit
 from benchmarks.trials import RESULTS
 from marl_stable import loop
 from marl_stable.training import Training
@@ -31,7 +32,7 @@ from marl_stable.training import Training
 TABLE = RESULTS / "overhead.md"
 ARMS = ("off", "monitor", "guard")
 ITERATIONS = {"mappo": 8, "maddpg": 10}  # of a turn: as many readings of the probe are among them in each
-ROUNDS = 7
+ROUNDS, TURNS = 7, 2
 ENV = "particle/simple_spread_v3"
 
 
@@ -74,6 +75,12 @@ def held() -> int:
 
 def measured(algo: str, rounds: int) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     """For each arm `(rounds, 3)`: seconds of an iteration, peak of the process's memory, bytes of tensors."""
+    rows = [taken_in_turn(algo, forwards=turn % 2 == 0) for turn in range(rounds)]
+    return {arm: np.array([row[arm] for row in rows]) for arm in ARMS}
+
+
+def taken_in_turn(algo: str, forwards: bool) -> dict[str, list[float]]:
+    """One round, of processes that are new: where its memory came to lie makes one faster than another by percents."""
     command = [sys.executable, "-m", "benchmarks.overhead", "--serve", algo]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     processes: dict[str, Any] = {}
@@ -81,8 +88,8 @@ def measured(algo: str, rounds: int) -> dict[str, np.ndarray[Any, np.dtype[np.fl
     for arm in ARMS:
         processes[arm] = subprocess.Popen([*command, arm], text=True, **pipes)
         processes[arm].stdout.readline()  # a first turn, to warm up
-    for turn in range(rounds):
-        for arm in ARMS if turn % 2 else reversed(ARMS):
+    for _ in range(TURNS):
+        for arm in ARMS if forwards else reversed(ARMS):
             processes[arm].stdin.write("go\n")
             processes[arm].stdin.flush()
             seconds, peak, tensors = map(float, processes[arm].stdout.readline().split())
@@ -90,11 +97,11 @@ def measured(algo: str, rounds: int) -> dict[str, np.ndarray[Any, np.dtype[np.fl
     for process in processes.values():
         process.stdin.close()
         process.wait()
-    return {arm: np.array(values) for arm, values in found.items()}
+    return {arm: [*np.median([turn[:1] for turn in turns], axis=0), *turns[-1][1:]] for arm, turns in found.items()}
 
 
 def lines_of(algo: str, found: dict[str, np.ndarray[Any, np.dtype[np.float64]]]) -> list[str]:
-    """The table's lines: cost in percent, time with the 95% bootstrap interval of its median over turns."""
+    """The table's lines: cost in percent, time with the 95% bootstrap interval of its median over rounds."""
     off = found["off"]
     lines = []
     for arm in ARMS[1:]:
@@ -121,7 +128,8 @@ def main() -> None:
         serve(*asked.serve)
         return
     lines = [
-        f"Processor time of an iteration with the defaults on {ENV}, one thread, beside `--stability off`.",
+        f"Processor time of an iteration with the defaults on {ENV}, one thread, beside `--stability off`; medians of "
+        f"{asked.rounds} rounds, torch {torch.__version__}, commit {code_commit()}. `python -m benchmarks.overhead`",
         "",
         "| algorithm | stability | an iteration | time | peak of the process | tensors |",
         "|---|---|---|---|---|---|",
