@@ -57,6 +57,7 @@ class RewardScale(RunningNorm):
         return (reward - self._centre()) / self.unit()
 
     def _give_way(self, reward: Tensor, alive: Tensor) -> None:
+        """Double the clip where too many rewards lie beyond it to be outliers; count them."""
         size, known = self._deviations(reward).abs(), self.count > 0
         far = (size > self.reach) & (size <= FARTHEST) & alive & known
         found = distributed.total(torch.stack([far.sum(0), (alive & known).sum(0)]).to(torch.float64))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.gpu_smoke import ALGORITHMS, CLOSE, CPU, apart, losses
-from marl_stable.agents.config import default_config
+from benchmarks.gpu_smoke import ALGORITHMS, CLOSE, CPU, ONE_UPDATE, apart, losses
+from marl_stable.agents.config import MADDPGConfig, default_config
 
 ROUNDING = 1e-7  # of float32, relative
 
@@ -13,6 +13,11 @@ ROUNDING = 1e-7  # of float32, relative
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_rounding_stays_far_below_what_is_called_close(algo: str):
     assert max(apart(losses(algo, CPU), losses(algo, CPU, nudge=ROUNDING)).values()) < CLOSE / 4
+
+
+def test_rounding_grows_through_the_many_updates_of_a_usual_iteration():
+    many = {name: getattr(MADDPGConfig, name) for name in ONE_UPDATE}
+    assert max(apart(losses("maddpg", CPU, **many), losses("maddpg", CPU, nudge=ROUNDING, **many)).values()) > CLOSE
 
 
 @pytest.mark.parametrize("algo", ["ippo", "maddpg", "matd3"])
