@@ -182,6 +182,10 @@ class MADDPGConfig(ActorCriticConfig):
     """Two critics, the lower of whose estimates is believed: against overestimated values."""
     policy_delay: int = 1
     """Updates of the critic for each of the actor and the targets."""
+    discrete_gradient: Literal["expected", "straight_through"] = "expected"
+    """What discrete actions learn from. expected: the critic's value of each action (of four drawn ones where there are
+    more than eight). straight_through: its slope at one drawn action (Gumbel-softmax), which may point away from a
+    better one: agents then repeat one action although the critic knows better."""
     target_noise: float = 0.0
     """Deviation of the noise on target actions, in half-ranges (discrete: any but 0 draws them), cut at
     `target_noise_clip`: smooths the critic."""
@@ -257,6 +261,7 @@ PLAIN: dict[str, Any] = {
     "target_kl": None,
     "squash": False,
     "huber": None,
+    "discrete_gradient": "straight_through",
 }
 PLAIN_NETWORK: dict[str, Any] = {"norm": "none", "block": "plain", "final_init": None}
 """What `--measures none` sets: the algorithm as its paper has it, nothing that only serves stability."""

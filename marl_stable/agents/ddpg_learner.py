@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -186,7 +187,9 @@ class DDPGLearner(GroupLearner):
         c = self.config
         with self.actor_norms.learning(drawn.alive):
             answer: Differentiable = self.actor(drawn.obs)
-        q = self.value_of_own(answer.relaxed(generator), drawn, now)
+        worth = partial(self.value_of_own, drawn=drawn, now=now)
+        slope = c.discrete_gradient == "straight_through"
+        q = worth(answer.relaxed(generator)) if slope else answer.expected(worth, generator)
         loss = actor_loss(q, answer.penalty(), drawn.alive, c.action_penalty, c.share)
         moved = self.actor_optimizer.move(loss, lr)
         return {"losses/actor": loss.detach()} | step_stats("actor", moved)

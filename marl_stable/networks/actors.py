@@ -127,7 +127,7 @@ class Actor(PolicyBody):
 
 
 class DeterministicActor(PolicyBody):
-    """Policies through which a critic's gradient flows: tanh actions, or for discrete ones the Gumbel-softmax."""
+    """Policies that a critic of actions teaches: tanh actions, through which its gradient flows, or discrete ones."""
 
     def forward(self, obs: Tensor, noise: float | Tensor = 0.0) -> Differentiable:
         """`(B, A, O)` normalised observations to answers of `(B, A)`; `noise` is the deviation of exploration."""

@@ -6,7 +6,8 @@ Shapes: `...` any batch (usually B, A), n discrete actions, D action features.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,7 +16,11 @@ from torch.nn.functional import softplus
 
 FORBIDDEN = -1e9  # logit of an illegal action: its probability is 0 in float32, and 0 * FORBIDDEN is no NaN
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+EVERY, DRAWN = 8, 4  # up to how many actions a critic is asked about each; of more, about how many drawn ones
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+Worth = Callable[[Tensor], Tensor]
+"""What a critic says, `(...)`, of actions as it sees them, `(..., U)`."""
 
 # Nodes and weights of 5-point Gauss-Hermite quadrature for a standard normal.
 _NODES = (-2.8569700138728056, -1.3556261799742659, 0.0, 1.3556261799742659, 2.8569700138728056)
@@ -51,6 +56,9 @@ class Differentiable(Answer, Protocol):
     def uniform(self, generator: torch.Generator) -> Tensor:
         """Raw actions drawn uniformly from all legal ones, whatever the policy says."""
 
+    def expected(self, worth: Worth, generator: torch.Generator) -> Tensor:
+        """`(...)` what the policy's actions are worth on average, with the gradient that climbs it."""
+
     def relaxed(self, generator: torch.Generator) -> Tensor:
         """`(..., U)` actions as critics see them (one-hot, or between -1 and 1), with a gradient."""
 
@@ -83,6 +91,32 @@ class Categorical:
     def uniform(self, generator: torch.Generator) -> Tensor:
         """`(...)` int64."""
         return Categorical(torch.zeros_like(self.logits), self.legal).sample(generator)
+
+    def expected(self, worth: Worth, generator: torch.Generator) -> Tensor:
+        """`(...)` sum of p(a) Q(a) over all actions a (Mean Actor-Critic, Allen et al. 2017); of more than `EVERY`, its
+        estimate from `DRAWN`.
+
+        Critics are asked for values alone: their slope at an action is that of actions that do not exist, and may
+        point away from a better one.
+        """
+        return self._over_all(worth) if self.logits.shape[-1] <= EVERY else self._over_drawn(worth, generator)
+
+    def _over_all(self, worth: Worth) -> Tensor:
+        n = self.logits.shape[-1]
+        every = one_hot(torch.arange(n, device=self.logits.device), n)
+        with torch.no_grad():
+            value = torch.stack([worth(action.expand(self.logits.shape)) for action in every], dim=-1)
+        return (self.log_probs.exp() * value).sum(-1)
+
+    def _over_drawn(self, worth: Worth, generator: torch.Generator) -> Tensor:
+        """The gradient is that of `_over_all` on average: each draw is judged by the mean of the others (Kool et al.
+        2019, leave-one-out REINFORCE)."""
+        drawn = [self.sample(generator) for _ in range(DRAWN)]
+        with torch.no_grad():
+            value = torch.stack([worth(one_hot(action, self.logits.shape[-1])) for action in drawn])
+        log_prob = torch.stack([self.log_prob(action) for action in drawn])
+        climb = ((value - value.mean(0)) * log_prob).sum(0) / (DRAWN - 1)
+        return value.mean(0) + climb - climb.detach()
 
     def relaxed(self, generator: torch.Generator) -> Tensor:
         """`(..., n)` one-hot samples whose gradient is that of a softmax: straight-through Gumbel-softmax (Jang et
@@ -129,6 +163,15 @@ class MultiCategorical:
         """`(..., K)` int64."""
         return torch.stack([choice.uniform(generator) for choice in self.choices], dim=-1)
 
+    def expected(self, worth: Worth, generator: torch.Generator) -> Tensor:
+        """`(...)` mean over choices of what each is worth where the others are drawn; each has its whole gradient."""
+        drawn = [one_hot(choice.sample(generator), choice.logits.shape[-1]) for choice in self.choices]
+        found = []
+        for k, choice in enumerate(self.choices):
+            found.append(choice.expected(partial(_beside, worth, drawn[:k], drawn[k + 1 :]), generator))
+        total = torch.stack(found).sum(0)
+        return total + (total / len(found) - total).detach()
+
     def relaxed(self, generator: torch.Generator) -> Tensor:
         """`(..., sum(sizes))` one-hot samples side by side, with the gradient of :meth:`Categorical.relaxed`."""
         return torch.cat([choice.relaxed(generator) for choice in self.choices], dim=-1)
@@ -153,6 +196,10 @@ class MultiCategorical:
     def penalty(self) -> Tensor:
         """`(...)` mean square of the centred logits, mean over choices."""
         return torch.stack([choice.penalty() for choice in self.choices]).mean(0)
+
+
+def _beside(worth: Worth, before: Sequence[Tensor], after: Sequence[Tensor], choice: Tensor) -> Tensor:
+    return worth(torch.cat([*before, choice, *after], dim=-1))
 
 
 class Gaussian:
@@ -221,6 +268,10 @@ class Deterministic:
     def mode(self) -> Tensor:
         """`(..., D)`."""
         return torch.tanh(self.pre)
+
+    def expected(self, worth: Worth, generator: torch.Generator) -> Tensor:
+        """`(...)` what the one action is worth, with the critic's slope there (Silver et al. 2014, eq. 9)."""
+        return worth(torch.tanh(self.pre))
 
     def relaxed(self, generator: torch.Generator) -> Tensor:
         """`(..., D)`."""
