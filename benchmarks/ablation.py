@@ -108,6 +108,7 @@ OFF_POLICY: dict[str, dict[str, Any]] = {
     "128 rows every 16 steps": {"algo__batch_size": 128, "algo__steps_per_update": 16},
     "one critic": {"algo__twin_critics": False},
     "no delay": {"algo__policy_delay": 1},
+    "straight-through gradients": {"algo__discrete_gradient": "straight_through"},
     "no target noise": {"algo__target_noise": 0.0},
     "no warm-up": {"algo__warm_up": 0},
     "no sharing": {"algo__share": False},

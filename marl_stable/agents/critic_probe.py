@@ -135,7 +135,7 @@ def _spreads(x: DDPGLearner, action: Tensor, drawn: Drawn, now: Joint, unit: Ten
     worth = torch.stack([x.value_of_own(tried, drawn_often, now_often, critic) for critic in x.critic.networks])
     worth = worth.unflatten(1, (size, -1)).permute(0, 2, 3, 1)  # (K, P, A, U)
     legal = drawn.obs[..., -size:] > 0.5 if x.group.masked else torch.ones_like(action, dtype=torch.bool)
-    return values.spreads(worth, legal, drawn.alive > 0, unit)
+    return values.spreads(worth, action, legal, drawn.alive > 0, unit)
 
 
 def one_changed(action: Tensor, spec: ActionSpec) -> Tensor:

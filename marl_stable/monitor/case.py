@@ -87,6 +87,7 @@ class Hit(NamedTuple):
     evidence: dict[str, float]
     says: str | None = None  # in place of the cause's own sentence
     config: dict[str, Any] | None = None  # in place of the cause's own settings
+    remedy: str | None = None  # in place of the cause's own
 
 
 Look = Callable[[Case], list[Hit]]
@@ -152,7 +153,9 @@ def _in_words(case: Case, kind: Cause, hit: Hit) -> Finding:
     wanted = kind.config if hit.config is None else hit.config
     config = settings(case.config, wanted, hit.where.get("network"))
     remedy = kind.otherwise if wanted and not config and kind.otherwise else kind.remedy
-    return Finding(kind.name, hit.confidence, hit.onset_steps, hit.where, hit.evidence, told, remedy, config)
+    return Finding(
+        kind.name, hit.confidence, hit.onset_steps, hit.where, hit.evidence, told, hit.remedy or remedy, config
+    )
 
 
 def who(where: Mapping[str, Any]) -> str:

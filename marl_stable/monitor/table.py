@@ -87,6 +87,7 @@ SIGNALS: dict[str, Signal] = {
     ),
     "entropy_weight": _of("weight of the entropy in the actor's loss, over the rms of advantages; 0.01 is usual", ""),
     "action_slope": _of("how far the critic's value changes over the range of the agent's action, in deviations of it"),
+    "regret": _of("what the likeliest choices fall short of the critic's best, as a share of its best less its worst"),
     "slope_agreement": _of("agreement of two critics, or two halves of a batch, on the direction to go"),
     "q_gap": _of("value of the policy's actions over that of the replay's, in deviations"),
     "td_age_ratio": _of("error on the oldest decile of the replay over that on the newest"),

@@ -56,6 +56,32 @@ def test_two_agents_who_see_nothing_take_different_roles(algo: str, share: bool)
     assert greedy_return(agent, env) == env.best_return
 
 
+NARROW = NetworkConfig(hidden=(8,), activation="relu")
+
+
+@pytest.mark.parametrize(("game", "iterations"), [(Match, 12), (Roles, 16)])
+def test_narrow_networks_find_the_better_action_with_every_seed(game: type[Probe], iterations: int):
+    for seed in range(6):
+        agent, env = trained(game, "maddpg", iterations, seed=seed, network=NARROW)
+        assert greedy_return(agent, env) == env.best_return, seed
+
+
+def test_the_slope_of_a_critic_that_is_right_may_keep_an_actor_at_the_wrong_action():
+    """Why `straight_through` is not the default: what the critic values more is never done."""
+    agent, env = trained(Match, "maddpg", 12, seed=3, network=NARROW, discrete_gradient="straight_through")
+    assert greedy_return(agent, env) < 0.6
+    learner, obs = agent.learners["agent"], torch.tensor([[-1.0], [1.0]])
+    seen = learner.normalized(obs.unsqueeze(1)).squeeze(1)
+    values = torch.stack([learner.critic(torch.cat([seen, one], dim=1))[0, :, 0] for one in _each_action(2, 2)], dim=1)
+    assert torch.equal(values.argmax(1), torch.tensor([0, 1]))
+    assert (values.amax(1) - values.amin(1) > 0.8).all()  # of 1
+
+
+def _each_action(rows: int, n: int) -> Tensor:
+    """`(n, rows, n)` one-hot."""
+    return torch.eye(n).unsqueeze(1).expand(n, rows, n)
+
+
 @pytest.mark.parametrize(("algo", "share"), MIXED)
 def test_continuous_actions_reach_their_aim_in_any_range(algo: str, share: bool):
     agent, env = trained(Aim, algo, 20, share=share, action_penalty=1e-3, steps_per_update=16)

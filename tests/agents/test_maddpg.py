@@ -19,7 +19,7 @@ from marl_stable.envs.particle import ParticleEnv, make
 from marl_stable.envs.probe import Aim, Match, Relay
 from marl_stable.networks.heads import Deterministic
 from marl_stable.optim import StepStats
-from marl_stable.types import PerGroup
+from marl_stable.types import Box, PerGroup
 from tests.agents.loops import CPU, assert_same, collect, copied, make_agent, make_ddpg, train, update
 
 TWO_GROUPS, ONE_GROUP, TAG = "simple_speaker_listener_v4", "simple_spread_v3", "simple_tag_v3"
@@ -72,11 +72,40 @@ def losses_of(optimizer: Any) -> Iterator[list[Tensor]]:
 def by_the_paper(agent: MADDPG, drawn: dict[str, Drawn], group: str, penalty: float, current: bool = False) -> Tensor:
     """-E[Q_i(x, a_1, ..., mu_i(o_i), ..., a_N)] agent by agent, for all agents of `group`, minus what exploring costs.
 
-    `current`: the wrong variant, in which everybody does what they would do now.
+    Discrete: the sum over what agent i may do, or with `straight_through` at what it draws. `current`: the wrong
+    variant, in which everybody does what they would do now.
     """
     learner = agent.learners[group]
     answers = {name: x.actor(drawn[name].obs) for name, x in agent.learners.items()}
     now = {name: answer.relaxed(torch.Generator().manual_seed(5)) for name, answer in answers.items()}
+    if agent.config.discrete_gradient == "straight_through" or isinstance(learner.group.action, Box):
+        return _of_actions(agent, drawn, group, now, current) + _cost(agent, drawn, group, penalty)
+    probs = answers[group].log_probs.exp()
+    total = _cost(agent, drawn, group, penalty)
+    for choice in range(probs.shape[-1]):
+        done = {name: x.detach() for name, x in now.items()}
+        done[group] = torch.eye(probs.shape[-1])[choice].expand(probs.shape)
+        total = total + _of_actions(agent, drawn, group, done, current, probs[..., choice])
+    return total
+
+
+def _mean(agent: MADDPG, terms: list[Tensor], alive: Tensor) -> Tensor:
+    """Of `(B,)` terms of each agent, over those that lived: one mean where they share, else each its own."""
+    if agent.config.share:
+        return torch.stack([term * alive[:, i] for i, term in enumerate(terms)]).sum() / alive.sum()
+    return torch.stack([(term * alive[:, i]).sum() / alive[:, i].sum() for i, term in enumerate(terms)]).sum()
+
+
+def _cost(agent: MADDPG, drawn: dict[str, Drawn], group: str, penalty: float) -> Tensor:
+    cost = penalty * agent.learners[group].actor(drawn[group].obs).penalty()
+    return _mean(agent, list(cost.unbind(1)), drawn[group].alive)
+
+
+def _of_actions(
+    agent: MADDPG, drawn: dict[str, Drawn], group: str, now: PerGroup, current: bool, share: Tensor | None = None
+) -> Tensor:
+    """Minus the mean of Q_i where agent i does as in `now (B, A, U)`; times `share (B, A)`."""
+    learner = agent.learners[group]
     everybody = [(name, a) for name, d in drawn.items() for a in range(d.obs.shape[1])]
     seen = torch.cat([drawn[name].obs[:, a] for name, a in everybody], dim=1)
     alive = drawn[group].alive
@@ -92,18 +121,17 @@ def by_the_paper(agent: MADDPG, drawn: dict[str, Drawn], group: str, penalty: fl
             own = torch.cat([drawn[group].obs, drawn[group].action], dim=2).clone()
             own[:, i, drawn[group].obs.shape[2] :] = now[group][:, i]
             q = learner.critic.networks[0](own)[:, i, 0]
-        terms.append((q - penalty * answers[group].penalty()[:, i]) * alive[:, i])
-    if agent.config.share:
-        return -torch.stack(terms).sum() / alive.sum()
-    return -torch.stack([term.sum() / alive[:, i].sum() for i, term in enumerate(terms)]).sum()
+        terms.append(q if share is None else q.detach() * share[:, i])
+    return -_mean(agent, terms, alive)
 
 
-@pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("actions", ["expected", "straight_through", "continuous"])
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("name", [TWO_GROUPS, TAG])
 @pytest.mark.parametrize("algo", ALGOS)
-def test_the_actors_gradient_is_the_papers_agent_by_agent(algo: str, name: str, share: bool, continuous: bool):
-    agent, _, _ = filled(name, algo, continuous, share=share, action_penalty=0.03)
+def test_the_actors_gradient_is_the_papers_agent_by_agent(algo: str, name: str, share: bool, actions: str):
+    how = {} if actions == "continuous" else {"discrete_gradient": actions}
+    agent, _, _ = filled(name, algo, actions == "continuous", share=share, action_penalty=0.03, **how)
     drawn, _, now, _ = agent._situation(agent._rows(), agent.config.target_noise)
     draw = torch.Generator().manual_seed(7)
     drawn = {

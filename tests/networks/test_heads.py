@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, distributions
 
 from marl_stable.networks.heads import (
+    DRAWN,
+    EVERY,
     LOG_STD_MAX,
     LOG_STD_MIN,
     Categorical,
@@ -148,7 +151,82 @@ def test_uniform_covers_all_legal_actions_alike_whatever_the_policy_says():
         torch.testing.assert_close(found, torch.tensor(share), atol=0.02, rtol=0)
 
 
-# ---- answers through which a critic's gradient flows
+# ---- answers that a critic of actions teaches
+
+
+def judge(features: int) -> Callable[[Tensor], Tensor]:
+    """A critic that is anything but linear in the action."""
+    weight = normal(A, features, 6, seed=11)
+    return lambda action: torch.sin(3 * torch.einsum("bau,auh->bah", action.double(), weight)).sum(-1)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_is_expected_of_choices_is_the_sum_over_them_with_its_exact_gradient(masked: bool):
+    logits, worth = normal(B, A, 5).requires_grad_(), judge(5)
+    legal = some_legal()[1:] if masked else torch.ones(B - 1, A, 5, dtype=torch.bool)
+    found = Categorical(logits[1:], legal if masked else None).expected(worth, draw())
+    total = torch.zeros(B - 1, A, dtype=torch.float64)
+    for b in range(B - 1):
+        for a in range(A):
+            kept = legal[b, a].nonzero().flatten().tolist()
+            shares = torch.softmax(logits[b + 1, a][kept], 0)
+            for share, choice in zip(shares, kept, strict=True):
+                action = torch.zeros(1, A, 5)
+                action[0, a, choice] = 1
+                total[b, a] = total[b, a] + share * worth(action)[0, a]
+    torch.testing.assert_close(found, total)
+    (ours,), (theirs,) = (torch.autograd.grad(x.sum(), logits) for x in (found, total))
+    torch.testing.assert_close(ours, theirs)
+    assert ours[1:][legal].abs().amax() > 0.1
+
+
+def test_of_many_choices_some_are_drawn_and_the_gradient_is_right_on_average():
+    n, rows = EVERY + 4, 40_000
+    weight, free = normal(n, 6, seed=11), normal(n).requires_grad_()
+    asked = []
+
+    def worth(action: Tensor) -> Tensor:
+        asked.append(action)
+        return torch.sin(3 * action.double() @ weight).sum(-1)
+
+    found = Categorical(free.expand(rows, 1, n)).expected(worth, draw())
+    assert len(asked) == DRAWN
+    assert all(one.sum(-1).eq(1).all() and one.amax() == 1 for one in asked)
+    torch.testing.assert_close(found, torch.stack([worth(one) for one in asked[:DRAWN]]).mean(0))
+    exact = (torch.softmax(free, 0) * worth(torch.eye(n))).sum()
+    torch.testing.assert_close(found.mean(), exact, atol=0.02, rtol=0)
+    (ours,), (theirs,) = (torch.autograd.grad(x, free) for x in (found.mean(), exact))
+    torch.testing.assert_close(ours, theirs, atol=0.006, rtol=0)
+    assert theirs.abs().max() > 0.1
+
+
+def test_each_of_several_choices_has_its_own_gradient_where_the_others_are_as_drawn():
+    sizes, worth = (3, 2), judge(5)
+    logits = normal(B, A, 5).requires_grad_()
+    found = MultiCategorical(logits, sizes).expected(worth, draw(7))
+    generator, parts = draw(7), logits.split(sizes, -1)
+    drawn = [one_hot(Categorical(part).sample(generator), n) for part, n in zip(parts, sizes, strict=True)]
+    first = sum(
+        torch.softmax(parts[0], -1)[..., i] * worth(torch.cat([one_hot(torch.full((B, A), i), 3), drawn[1]], -1))
+        for i in range(3)
+    )
+    second = sum(
+        torch.softmax(parts[1], -1)[..., i] * worth(torch.cat([drawn[0], one_hot(torch.full((B, A), i), 2)], -1))
+        for i in range(2)
+    )
+    torch.testing.assert_close(found, (first + second) / 2)
+    (ours,), (theirs,) = (torch.autograd.grad(x.sum(), logits) for x in (found, first + second))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_what_is_expected_of_a_deterministic_policy_is_its_actions_worth_and_climbs_the_critics_slope():
+    pre, worth = normal(B, A, D).requires_grad_(), judge(D)
+    found = Deterministic(pre, 0.3).expected(worth, draw())
+    action = pre.detach().tanh().requires_grad_()
+    torch.testing.assert_close(found, worth(action))
+    (slope,) = torch.autograd.grad(worth(action).sum(), action)
+    (ours,) = torch.autograd.grad(found.sum(), pre)
+    torch.testing.assert_close(ours, slope * (1 - action.detach().square()))
 
 
 def test_relaxed_is_one_hot_forward_and_a_softmax_backward():

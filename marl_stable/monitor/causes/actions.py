@@ -20,11 +20,19 @@ from marl_stable.monitor.symptoms import SAME, UNRESPONSIVE, fails, kind_of, sho
 SATURATED = 0.9  # share of greedy actions at a bound, or that have all the probability
 FLAT = 0.02  # mean slope of the tanh: the actor's gradient loses all but that
 GAP = 4.6  # of the two best logits: the best is 99 times as likely as the next
+REGRET = (
+    0.25  # of the critic's best less its worst, that choices fall short of its best; policies that learn: 0.04 to 0.2
+)
 RISING = 1.5  # times what it was: a response that grows is a policy that learns to see
 ALIKE = 0.99  # share of one action among those executed
 UNSURE = 0.1  # share of observations at which one action has 99% of the probability: not where all are alike
 CHOICES = 2.0  # legal actions, on the mean
 FAILING = ("no_learning", "repeated_action", "collapse_after_peak")
+MISLED = (
+    "The critic knows better than what {who} does, which falls short of its best choices by {regret:.0%} of the way to "
+    "its worst ones: straight-through gradients are its slopes at single choices, and may lead away from better ones."
+)
+FOLLOW_VALUES = "Let the actor learn from the critic's value of each choice."
 
 
 @cause(
@@ -64,7 +72,8 @@ def observation_ignored(case: Case) -> list[Hit]:
     "already.",
 )
 def actor_saturation(case: Case) -> list[Hit]:
-    """An agent at its bounds (or with all probability on one action) that responds to nothing, in a failing run."""
+    """An agent at its bounds (or with all probability on one action) that responds to nothing, in a failing run; or one
+    whose choices its critic holds for bad ones."""
     if not fails(case, *FAILING) or constant_action_is_optimal(case):
         return []
     for response in case.recording.series("actions/responsiveness"):
@@ -74,6 +83,20 @@ def actor_saturation(case: Case) -> list[Hit]:
             evidence = {"saturation": float(stuck.values[-1]), "responsiveness": float(response.values[-1])}
             since = calibration.lasting(stuck.values > SATURATED, stuck.steps) or 0
             return [Hit(0.6, since, place(response), evidence)]
+    return _misled(case)
+
+
+def _misled(case: Case) -> list[Hit]:
+    """Agents that keep choosing what their critic values less, since they follow its slope at single choices."""
+    if case.config.get("algo.discrete_gradient") != "straight_through":
+        return []
+    for regret in case.recording.series("regret"):
+        since = _lately(case, regret, regret.values > REGRET)
+        if since is not None:
+            evidence = {"regret": float(np.median(regret.values[-READS:]))}
+            config = {"algo.discrete_gradient": "expected"}
+            since = calibration.began(since, regret.steps)
+            return [Hit(0.7, since, place(regret), evidence, MISLED, config, FOLLOW_VALUES)]
     return []
 
 

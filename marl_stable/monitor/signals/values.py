@@ -123,15 +123,24 @@ def slopes(gradient: Tensor, counts: Tensor, unit: Tensor) -> dict[str, Tensor]:
     return {f"stability/{name}": value for name, value in found.items()}
 
 
-def spreads(worth: Tensor, legal: Tensor, counts: Tensor, unit: Tensor) -> dict[str, Tensor]:
-    """The same for discrete actions: `worth (K, N, A, U)` is what each choice would be worth, where it is `legal (N, A,
-    U)`; the slope is half the distance between the best choice and the worst."""
+def spreads(worth: Tensor, action: Tensor, legal: Tensor, counts: Tensor, unit: Tensor) -> dict[str, Tensor]:
+    """The same for discrete actions: the slope is half the distance between best and worst choice, and regret the
+    share of that distance by which the policy's own, one-hot `action (N, A, U)`, falls short of the best.
+
+    `worth (K, N, A, U)` is what each choice would be worth, all else as it is, where it is `legal (N, A, U)`.
+    """
+    counts = counts & legal.any(-1)
     best = worth[0].masked_fill(~legal, -torch.inf).amax(-1)
     worst = worth[0].masked_fill(~legal, torch.inf).amin(-1)
+    chosen = (worth[0] * action).sum(-1) / action.sum(-1)
+    distance = rows.mean(best - worst, counts)
     centre = torch.where(legal, worth, 0.0).sum(-1, keepdim=True) / legal.sum(-1, keepdim=True).clamp_min(1)
     better = torch.where(legal, worth - centre, 0.0)
-    slope = rows.mean(0.5 * (best - worst), counts & legal.any(-1)) / unit
-    found = {"action_slope": slope, "slope_agreement": agreement(better, counts)}
+    found = {
+        "action_slope": 0.5 * distance / unit,
+        "regret": rows.mean(best - chosen, counts) / distance.clamp_min(TINY),
+        "slope_agreement": agreement(better, counts),
+    }
     return {f"stability/{name}": value for name, value in found.items()}
 
 

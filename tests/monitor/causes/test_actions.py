@@ -45,6 +45,21 @@ def test_saturation_needs_flatness_deafness_and_a_failing_run() -> None:
     assert CAUSES["actor_saturation"].stage is Stage.ACTION
 
 
+def test_choices_that_their_critic_holds_for_bad_ones_are_laid_to_straight_through_gradients() -> None:
+    straight, place = {"algo.discrete_gradient": "straight_through"}, ("regret", AGENT)
+    (said,) = found("actor_saturation", case(*stuck(), FREE, (*place, 0.5), config=straight))
+    assert said.evidence == {"regret": 0.5}
+    assert said.config == {"algo.discrete_gradient": "expected"}
+    assert "penalty" not in said.remedy
+    (later,) = found("actor_saturation", case(*stuck(), FREE, (*place, stepped(0.1, 0.4, 5)), config=straight))
+    assert later.onset_steps == 6 * EVERY
+    assert not found(
+        "actor_saturation", case(*stuck(), FREE, (*place, 0.5), config={"algo.discrete_gradient": "expected"})
+    )
+    assert not found("actor_saturation", case(*stuck(), FREE, (*place, np.linspace(0.5, 0.1, N)), config=straight))
+    assert not found("actor_saturation", case(*WELL, FREE, (*place, 0.5), config=straight))  # what it does, works
+
+
 def test_saturation_is_right_where_a_constant_action_is_best() -> None:
     known = {
         name: {"return": value, "ci95": [value, value]} for name, value in (("random", -9.0), ("best_constant", 0))

@@ -28,6 +28,7 @@ from marl_stable.types import Box, PerGroup, Step
 from tests.monitor.causes.trainings import OFF, ON, PROBE, SPREAD
 
 RAW = {"algo__normalize_obs": False, "algo__normalize_value": False, "algo__normalize_reward": False}
+NARROW = OFF | {"algo__network__hidden": (4,), "algo__steps_per_update": 10, "seed": 2}
 
 
 class Run(NamedTuple):
@@ -87,6 +88,9 @@ RUNS = {
     ),
     "old data": Run(
         "stale_replay", OFF | {"algo__lr": 1e-3}, PROBE + "Match", sabotage="stale_replay", onset=100, slack=0.4
+    ),
+    "misled": Run(
+        "actor_saturation", NARROW | {"algo__discrete_gradient": "straight_through"}, PROBE + "Match", slack=0.6
     ),
     "one network": Run("identical_policies", ON, f"{__file__}:parts", sabotage="identical_agents"),
 }
@@ -217,6 +221,7 @@ HEALTHY = {
     "converged early": Run("", ON | {"total_steps": 8_000, "algo__lr": 2e-2}, PROBE + "Match"),
     "maddpg": Run("", OFF, PROBE + "Match"),
     "matd3": Run("", OFF | {"algo": "matd3"}, PROBE + "Match"),
+    "not misled": Run("", NARROW, PROBE + "Match"),
     "spread, mappo": Run("", ON),
     "spread, maddpg": Run("", OFF),
     "spread, matd3": Run("", OFF | {"algo": "matd3"}, env_kwargs={"continuous_actions": True}),

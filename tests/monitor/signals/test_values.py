@@ -216,15 +216,22 @@ def test_spreads_of_discrete_actions_are_over_legal_ones(critics: int):
     worth = torch.randn(critics, N, A, 4, generator=draw())
     legal = torch.rand(N, A, 4, generator=draw(1)) < 0.7
     counts = torch.rand(N, A, generator=draw(2)) < 0.7
-    found = spreads(worth, legal, counts, torch.full((A,), 2.0))
+    likely = torch.where(legal, torch.rand(N, A, 4, generator=draw(3)), -1.0).argmax(-1)
+    action = torch.eye(4)[likely]
+    found = spreads(worth, action, legal, counts, torch.full((A,), 2.0))
     for a in range(A):
-        halves = []
+        halves, missed = [], []
         for n in range(N):
             offered = [float(worth[0, n, a, u]) for u in range(4) if legal[n, a, u]]
-            halves += [(max(offered) - min(offered)) / 2] if offered and counts[n, a] else []
+            if offered and counts[n, a]:
+                halves.append((max(offered) - min(offered)) / 2)
+                missed.append(max(offered) - float(worth[0, n, a, likely[n, a]]))
         assert float(found["stability/action_slope"][a]) == pytest.approx(statistics.fmean(halves) / 2, rel=1e-4)
+        assert float(found["stability/regret"][a]) == pytest.approx(sum(missed) / sum(halves) / 2, rel=1e-4)
     if critics == 2:
-        same = spreads(torch.stack([worth[0], 3 * worth[0] + 7]), legal.clone().fill_(True), counts, torch.ones(A))
+        same = spreads(
+            torch.stack([worth[0], 3 * worth[0] + 7]), action, legal.clone().fill_(True), counts, torch.ones(A)
+        )
         torch.testing.assert_close(same["stability/slope_agreement"], torch.ones(A))
 
 
