@@ -130,7 +130,7 @@ def _of_actions(
 @pytest.mark.parametrize("name", [TWO_GROUPS, TAG])
 @pytest.mark.parametrize("algo", ALGOS)
 def test_the_actors_gradient_is_the_papers_agent_by_agent(algo: str, name: str, share: bool, actions: str):
-    how = {} if actions == "continuous" else {"discrete_gradient": actions}
+    how: dict[str, Any] = {} if actions == "continuous" else {"discrete_gradient": actions}
     agent, _, _ = filled(name, algo, actions == "continuous", share=share, action_penalty=0.03, **how)
     drawn, _, now, _ = agent._situation(agent._rows(), agent.config.target_noise)
     draw = torch.Generator().manual_seed(7)

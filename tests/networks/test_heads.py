@@ -206,16 +206,13 @@ def test_each_of_several_choices_has_its_own_gradient_where_the_others_are_as_dr
     found = MultiCategorical(logits, sizes).expected(worth, draw(7))
     generator, parts = draw(7), logits.split(sizes, -1)
     drawn = [one_hot(Categorical(part).sample(generator), n) for part, n in zip(parts, sizes, strict=True)]
-    first = sum(
-        torch.softmax(parts[0], -1)[..., i] * worth(torch.cat([one_hot(torch.full((B, A), i), 3), drawn[1]], -1))
-        for i in range(3)
-    )
-    second = sum(
-        torch.softmax(parts[1], -1)[..., i] * worth(torch.cat([drawn[0], one_hot(torch.full((B, A), i), 2)], -1))
-        for i in range(2)
-    )
-    torch.testing.assert_close(found, (first + second) / 2)
-    (ours,), (theirs,) = (torch.autograd.grad(x.sum(), logits) for x in (found, first + second))
+    total = torch.zeros(B, A, dtype=torch.float64)
+    for k, n in enumerate(sizes):
+        for choice in range(n):
+            did = [one_hot(torch.full((B, A), choice), n) if i == k else other for i, other in enumerate(drawn)]
+            total = total + torch.softmax(parts[k], -1)[..., choice] * worth(torch.cat(did, -1))
+    torch.testing.assert_close(found, total / 2)
+    (ours,), (theirs,) = (torch.autograd.grad(x.sum(), logits) for x in (found, total))
     torch.testing.assert_close(ours, theirs)
 
 
