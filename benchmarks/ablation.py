@@ -167,7 +167,7 @@ def measure(run: ms.Run, trial: Trial) -> dict[str, Any]:
 
 def table(ablation: Ablation) -> str:
     """Means over seeds, and the change of their mean over tasks against the default, stressed ones apart."""
-    entries = by_today(list(read(ablation.file)))
+    entries = _comparable(list(read(ablation.file)))
     former = sum(outdated(entry, entry["flags"]) for entry in entries)
     by_place: dict[tuple[str, str], list[float]] = {}
     for entry in entries:
@@ -194,6 +194,16 @@ def table(ablation: Ablation) -> str:
         means = [f"{np.mean(part):+.2f}" if part else "" for part in (clean, hard)]
         lines.append(f"| {name} | {' | '.join([*cells, *means])} |")
     return "\n".join(lines) + "\n"
+
+
+def _comparable(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each task those of today, and all of them until its default has been trained anew: changes are against it."""
+    found = []
+    for task in dict.fromkeys(entry["task"] for entry in entries):
+        of = [entry for entry in entries if entry["task"] == task]
+        today = by_today(of)
+        found += today if any(entry["variant"] == "default" for entry in today) else of
+    return found
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def code_commit() -> str | None:
     if commit is None or not commit.endswith("-dirty"):
         return commit
     code = ["git", "-C", str(ROOT), "diff", "--quiet", "HEAD", "--", ".", ":(exclude)benchmarks/results"]
-    same = subprocess.run(code, timeout=5, check=False).returncode == 0
+    same = subprocess.run(code, timeout=60, check=False).returncode == 0
     return commit.removesuffix("-dirty") if same else commit
 
 

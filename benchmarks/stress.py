@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import marl_stable as ms
-from benchmarks.provenance import made_with, outdated
+from benchmarks.provenance import ROOT, made_with, outdated
 from benchmarks.sabotage import at_boundaries, keep_clocks_together, sabotaged
 from benchmarks.scoring import latest, same_figures, worth
 from benchmarks.stress_conditions import ARMS, BY_NAME, CONDITIONS, Condition, Place
@@ -42,7 +42,6 @@ FILE, TABLE = RESULTS / "stress.jsonl", RESULTS / "stress.md"
 SEEDS = 3
 STRIKES_AT = 0.4  # of the run, when an environment goes wrong
 KILLED_BETWEEN = (0.2, 0.8)
-ROOT = Path(__file__).resolve().parents[1]
 NAMED = ("condition", "task", "algo", "arm", "seed")  # what a job is called, but for its budget
 BEGIN = "import json, sys, marl_stable as ms; ms.train(**json.loads(sys.argv[1]))"
 

@@ -40,7 +40,10 @@ RUNGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gradient clipping, smaller steps", ("max_grad_norm", "huber", "lr_schedule", "target_kl")),
     (
         "final layer, activation, tanh and scaling of actions",
-        ("squash", "action_penalty", "network.final_init", "network.activation", "network.init"),
+        (
+            *("squash", "action_penalty", "discrete_gradient"),
+            *("network.final_init", "network.activation", "network.init"),
+        ),
     ),
     ("normalised inputs and rewards", ("normalize_obs", "normalize_reward", "normalize_value")),
     ("norm layers, residual blocks, fewer layers", ("network.norm", "network.block")),

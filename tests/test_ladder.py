@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from marl_stable import configs, ladder, loop
-from marl_stable.agents.config import ALGORITHMS, default_config
+from marl_stable.agents.config import ALGORITHMS, PLAIN, PLAIN_NETWORK, default_config
 from marl_stable.cli import main
 from marl_stable.cli.train import train_config
 from marl_stable.config import RunConfig
@@ -54,6 +54,11 @@ def test_the_lowest_rung_has_no_measure_and_each_next_one_adds_some(name: str) -
     assert changed[0] == set()
     for below, above in itertools.pairwise(changed):
         assert below < above
+
+
+def test_no_measure_is_left_out_of_the_ladder() -> None:
+    brought = {name for _, measures in ladder.RUNGS for name in measures}
+    assert brought >= {*PLAIN, *(f"network.{name}" for name in PLAIN_NETWORK)}
 
 
 def test_rungs_bring_the_measures_in_the_contracts_order() -> None:

@@ -49,6 +49,26 @@ def test_changes_are_against_the_default_and_stressed_tasks_stand_apart(results:
     assert len(lines) == 6  # of variants that nobody trained there is no line
 
 
+def test_a_task_stands_as_it_was_until_its_default_is_trained_anew(results: Path) -> None:
+    task, lr = "speaker listener", {"settings": {"lr": 7.0}}
+    found = [
+        entry("default", task, -20.0) | lr,
+        entry("64-64", task, -21.0) | lr,
+        entry("all measures off", task, -30.0),
+        entry("default", "spread, continuous", -10.0),
+    ]
+    results.write_text("".join(json.dumps(line) + "\n" for line in found))
+    lines = table(ABLATIONS["matd3"])
+    assert "With defaults of before: 2 of 4." in lines
+    assert "| 64-64 |  | -21.00 (-21.00; 1) |  | -1.00 |  |" in lines.splitlines()
+    found.append(entry("default", task, -19.0))
+    results.write_text("".join(json.dumps(line) + "\n" for line in found))
+    lines = table(ABLATIONS["matd3"])
+    assert "With defaults of before" not in lines
+    assert "| default | -10.00 (-10.00; 1) | -19.00 (-19.00; 1) |  | +0.00 |  |" in lines.splitlines()
+    assert "64-64" not in lines
+
+
 def test_a_stressed_task_is_scored_by_its_true_reward(tmp_path: Path) -> None:
     small: dict[str, Any] = {
         "algo__batch_size": 200,
