@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import marl_stable as ms
-from benchmarks.provenance import made_with, outdated
+from benchmarks.provenance import made_with, outdated, told
 from benchmarks.sabotage import at_boundaries, sabotaged
 from benchmarks.scoring import latest, score, worth
 from benchmarks.trials import RESULTS, read
@@ -130,8 +130,8 @@ def perform(job: Job) -> dict[str, Any]:
         run = ms.train(**job.flags(), run_dir=str(Path(folder) / "run"))
         found = worth(run.path, EnvConfig(id=TASKS[job.task]["env"]), mends=job.arm != "monitor")
         acts = [entry["action"] for entry in run.incidents if entry["action"] not in ("none", "warned")]
-        told = {action: acts.count(action) for action in sorted(set(acts))}
-    return job._asdict() | {"return": found.value, "low": found.low, "status": run.status, "acts": told}
+        counts = {action: acts.count(action) for action in sorted(set(acts))}
+    return job._asdict() | {"return": found.value, "low": found.low, "status": run.status, "acts": counts}
 
 
 def run_missing(wanted: list[Job], file: Path) -> Iterator[dict[str, Any]]:
@@ -170,8 +170,8 @@ def table(entries: list[dict[str, Any]]) -> str:
         cells = [f"{values['monitor'].mean():.2f}"]
         for arm in ARMS[1:]:
             cells += [f"{values[arm].mean():.2f}", _change(values[arm] - values["monitor"])]
-        told = [e for e in entries if (e["task"], e["condition"]) == (task, condition)]
-        lines.append(f"| {task} | {condition} | {len(seeds)} | {' | '.join(cells)} | {_acts(told)} |")
+        of = [e for e in entries if (e["task"], e["condition"]) == (task, condition)]
+        lines.append(f"| {task} | {condition} | {len(seeds)} | {' | '.join(cells)} | {_acts(of)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -219,7 +219,9 @@ def main() -> None:
     ]
     for entry in [] if asked.table else run_missing(wanted, FILE):
         print(entry, flush=True)
-    written = table(latest(read(FILE), job_of))
+    entries = latest(read(FILE), job_of)
+    former = told(sum(outdated(entry, job_of(entry).flags()) for entry in entries), len(entries)).strip()
+    written = table(entries) + (f"\n{former}\n" if former else "")
     FILE.with_suffix(".md").write_text(written, encoding="utf-8")
     print(written)
 
