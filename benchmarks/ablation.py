@@ -25,7 +25,7 @@ import marl_stable as ms
 from benchmarks.faults.conditions import FAULTS
 from benchmarks.provenance import by_today, outdated, told
 from benchmarks.scoring import EPISODES, worth
-from benchmarks.trials import RESULTS, Trial, part_of, read, run_missing
+from benchmarks.trials import RESULTS, Trial, part_of, read, run_missing, told_mean
 from marl_stable.config import EnvConfig
 from marl_stable.evaluation import UNIT
 
@@ -187,7 +187,7 @@ def table(ablation: Ablation) -> str:
         found = {task: by_place.get((name, task), []) for task in ablation.steps}
         if not any(found.values()):
             continue
-        cells = [f"{np.mean(of):.2f} ({min(of):.2f}; {len(of)})" if of else "" for of in found.values()]
+        cells = [told_mean(of) for of in found.values()]
         changes = {task: float(np.mean(of)) - base[task] for task, of in found.items() if of}
         clean = [change for task, change in changes.items() if task not in STRESSED]
         hard = [change for task, change in changes.items() if task in STRESSED]

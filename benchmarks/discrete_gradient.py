@@ -11,6 +11,7 @@ of its best return or more. Tasks are learned with all defaults.
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 import marl_stable as ms
 from benchmarks.guard import SMALL
 from benchmarks.provenance import by_today
-from benchmarks.trials import RESULTS, Trial, part_of, read, run_missing
+from benchmarks.trials import RESULTS, Trial, part_of, read, run_missing, told_mean
 from marl_stable.envs.probe import GAMES
 from marl_stable.evaluation import UNIT
 
@@ -34,6 +35,7 @@ TASKS = {
     "particle/simple_reference_v3": 200_000,
 }
 BASE: dict[str, Any] = {"algo": "maddpg", "eval_every": 0}
+Places = dict[tuple[str, str], list[dict[str, Any]]]  # entries by task and way
 
 
 def trials() -> list[Trial]:
@@ -42,15 +44,13 @@ def trials() -> list[Trial]:
     for seed in range(1, GAME_SEEDS + 1):
         for way in WAYS:
             flags = BASE | {"algo__discrete_gradient": way}
-            for game in PLAYED:
+            for game, width in product(PLAYED, WIDTHS):
                 env = {"env": f"marl_stable.envs.probe:{game}", "total_steps": GAME_STEPS, "eval_episodes": 100}
-                for width in WIDTHS:
-                    size = SMALL["maddpg"] | {"algo__network__hidden": width}
-                    found.append(Trial(way, game_of(game, width), seed, flags | env | size))
+                size = SMALL["maddpg"] | {"algo__network__hidden": width}
+                found.append(Trial(way, game_of(game, width), seed, flags | env | size))
             for task, steps in TASKS.items() if seed <= SEEDS else ():
-                found.append(
-                    Trial(way, task, seed, flags | {"env": task, "total_steps": steps, "eval_episodes": EPISODES})
-                )
+                env = {"env": task, "total_steps": steps, "eval_episodes": EPISODES}
+                found.append(Trial(way, task, seed, flags | env))
     return found
 
 
@@ -66,45 +66,53 @@ def measure(run: ms.Run) -> dict[str, Any]:
 
 def table(entries: list[dict[str, Any]]) -> str:
     """Solved games by size, then the returns of tasks."""
-    by_place: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_place: Places = {}
     for entry in entries:
         by_place.setdefault((entry["task"], entry["variant"]), []).append(entry)
-    commits = sorted({str(entry["commit"])[:10] for entry in entries})
-    lines = [
-        f"MADDPG by `algo.discrete_gradient`. Commits {', '.join(commits)}. `python -m benchmarks.discrete_gradient`",
-        "",
-        f"Trainings of {GAME_STEPS:,} steps that solve a probe game, by the widths of hidden layers:",
-        "",
-        f"| game | {' | '.join(WAYS)} |",
-        "|---|" + "---|" * len(WAYS),
-    ]
-    totals = {way: np.zeros(2, int) for way in WAYS}
-    for game in PLAYED:
-        for width in WIDTHS:
-            cells = []
-            for way in WAYS:
-                found = [e["return"] for e in by_place.get((game_of(game, width), way), [])]
-                solved = sum(value >= SOLVED * GAMES[game].best_return for value in found)
-                totals[way] += (solved, len(found))
-                cells.append(f"{solved} of {len(found)}")
-            lines.append(f"| {game_of(game, width)} | {' | '.join(cells)} |")
-    lines += [
-        f"| all | {' | '.join(f'{solved} of {n}' for solved, n in totals.values())} |",
-        "",
-        f"Greedy return ({UNIT}) of {EPISODES} episodes, mean over seeds (the lowest; how many), and seconds:",
-        "",
-        f"| task | {' | '.join(f'{way} | seconds' for way in WAYS)} |",
-        "|---|" + "---|---|" * len(WAYS),
-    ]
+    commits = ", ".join(sorted({str(entry["commit"])[:10] for entry in entries}))
+    return "\n".join(
+        [
+            f"MADDPG by `algo.discrete_gradient`. Commits {commits}. `python -m benchmarks.discrete_gradient`",
+            "",
+            f"Trainings of {GAME_STEPS:,} steps that solve a probe game, by the widths of hidden layers:",
+            "",
+            f"| game | {' | '.join(WAYS)} |",
+            "|---|" + "---|" * len(WAYS),
+            *_games(by_place),
+            "",
+            f"Greedy return ({UNIT}) of {EPISODES} episodes, mean over seeds (the lowest; how many), and seconds:",
+            "",
+            f"| task | {' | '.join(f'{way} | seconds' for way in WAYS)} |",
+            "|---|" + "---|---|" * len(WAYS),
+            *_tasks(by_place),
+            "",
+        ]
+    )
+
+
+def _games(by_place: Places) -> list[str]:
+    lines, totals = [], {way: np.zeros(2, int) for way in WAYS}
+    for game, width in product(PLAYED, WIDTHS):
+        cells = []
+        for way in WAYS:
+            returns = [entry["return"] for entry in by_place.get((game_of(game, width), way), [])]
+            solved = sum(value >= SOLVED * GAMES[game].best_return for value in returns)
+            totals[way] += (solved, len(returns))
+            cells.append(f"{solved} of {len(returns)}")
+        lines.append(f"| {game_of(game, width)} | {' | '.join(cells)} |")
+    return [*lines, f"| all | {' | '.join(f'{solved} of {n}' for solved, n in totals.values())} |"]
+
+
+def _tasks(by_place: Places) -> list[str]:
+    lines = []
     for task, steps in TASKS.items():
         cells = []
         for way in WAYS:
-            of = by_place.get((task, way), [])
-            values = [e["return"] for e in of]
-            cells += [f"{np.mean(values):.2f} ({min(values):.2f}; {len(of)})"] if of else [""]
-            cells += [f"{np.median([e['seconds'] for e in of]):.0f}"] if of else [""]
+            found = by_place.get((task, way), [])
+            cells.append(told_mean([entry["return"] for entry in found]))
+            cells.append(f"{np.median([entry['seconds'] for entry in found]):.0f}" if found else "")
         lines.append(f"| {task}, {steps:,} steps | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:

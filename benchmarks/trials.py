@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import marl_stable as ms
 from benchmarks.provenance import made_with, outdated
 
@@ -76,6 +78,11 @@ def read(file: Path) -> Iterator[dict[str, Any]]:
     if file.exists():
         for line in file.read_text(encoding="utf-8").splitlines():
             yield json.loads(line)
+
+
+def told_mean(values: list[float]) -> str:
+    """What a table says of one training with several seeds: their mean (the lowest; how many)."""
+    return f"{np.mean(values):.2f} ({min(values):.2f}; {len(values)})" if values else ""
 
 
 def entry_key(entry: dict[str, Any]) -> tuple[Any, ...]:

@@ -56,7 +56,7 @@ def usual(config: RunConfig, reward_std: float | None) -> Iterable[Remedy]:
     """Smaller steps, clipping, normalisation and unsaturated actions, as far as `config` is without them."""
     algo = config.algo
     assert isinstance(algo, ActorCriticConfig)
-    rates = {key: rate * SMALLER for key, rate in leaves(config) if key in RATES and rate is not None}
+    rates = {key: float(f"{rate * SMALLER:.3g}") for key, rate in leaves(config) if key in RATES and rate is not None}
     yield Remedy("learning_rate_too_high", "smaller steps", rates)
     if algo.max_grad_norm is None:
         yield Remedy("exploding_gradients", "gradient clipping", {"algo.max_grad_norm": CLIP})

@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 
 FORBIDDEN = -1e9  # logit of an illegal action: its probability is 0 in float32, and 0 * FORBIDDEN is no NaN
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
-EVERY, DRAWN = 8, 4  # up to how many actions a critic is asked about each; of more, about how many drawn ones
+EVERY, DRAWN = 8, 4  # so many actions a critic is asked about one by one; where there are more, about so many draws
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 Worth = Callable[[Tensor], Tensor]
@@ -166,9 +166,8 @@ class MultiCategorical:
     def expected(self, worth: Worth, generator: torch.Generator) -> Tensor:
         """`(...)` mean over choices of what each is worth where the others are drawn; each has its whole gradient."""
         drawn = [one_hot(choice.sample(generator), choice.logits.shape[-1]) for choice in self.choices]
-        found = []
-        for k, choice in enumerate(self.choices):
-            found.append(choice.expected(partial(_beside, worth, drawn[:k], drawn[k + 1 :]), generator))
+        apart = [partial(_beside, worth, drawn[:k], drawn[k + 1 :]) for k in range(len(drawn))]
+        found = [choice.expected(own, generator) for choice, own in zip(self.choices, apart, strict=True)]
         total = torch.stack(found).sum(0)
         return total + (total / len(found) - total).detach()
 
@@ -199,6 +198,7 @@ class MultiCategorical:
 
 
 def _beside(worth: Worth, before: Sequence[Tensor], after: Sequence[Tensor], choice: Tensor) -> Tensor:
+    """What one encoded `choice (..., n)` is worth between others."""
     return worth(torch.cat([*before, choice, *after], dim=-1))
 
 

@@ -20,9 +20,7 @@ from marl_stable.monitor.symptoms import SAME, UNRESPONSIVE, fails, kind_of, sho
 SATURATED = 0.9  # share of greedy actions at a bound, or that have all the probability
 FLAT = 0.02  # mean slope of the tanh: the actor's gradient loses all but that
 GAP = 4.6  # of the two best logits: the best is 99 times as likely as the next
-REGRET = (
-    0.25  # of the critic's best less its worst, that choices fall short of its best; policies that learn: 0.04 to 0.2
-)
+REGRET = 0.25  # share of the way from the critic's best choices to its worst; policies that learn: 0.04 to 0.2
 RISING = 1.5  # times what it was: a response that grows is a policy that learns to see
 ALIKE = 0.99  # share of one action among those executed
 UNSURE = 0.1  # share of observations at which one action has 99% of the probability: not where all are alike
