@@ -16,7 +16,7 @@ from marl_stable.report.files import RecordFile, replace_file, to_json
 from marl_stable.types import UsageError
 
 METADATA = "metadata.json"
-CONTENTS = ("config.yaml", "metrics.csv", "incidents.jsonl", "recording", "diagnosis.json")
+CONTENTS = ("config.yaml", "metrics.csv", "incidents.jsonl", "recording", "diagnosis.json", "report.html")
 """What a run writes over, beside its metadata and checkpoints."""
 
 
@@ -32,6 +32,7 @@ class RunFolder:
         self.incidents = path / "incidents.jsonl"
         self.recording = path / "recording"
         self.diagnosis = path / "diagnosis.json"
+        self.report = path / "report.html"
         self.metadata: dict[str, Any] = {}
         self._made: list[Path] = []  # folders that `create` made, the innermost first
         self._written: list[Path] = []  # files that `begin` wrote where there were none

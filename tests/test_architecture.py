@@ -43,7 +43,9 @@ FLOORS = {
         ("evaluation", "acting", "episodes", "terms", "validation", "watching", "defence", "training", "loop"), 3
     ),
     **dict.fromkeys(("investigate", "observer", "policy", "transfer"), 4),
-    **dict.fromkeys(("run", "showing", "diagnosing", "trial", "ladder", "experiment", "sweep", "threads"), 5),
+    **dict.fromkeys(
+        ("run", "showing", "diagnosing", "reporting", "trial", "ladder", "experiment", "sweep", "threads"), 5
+    ),
     **dict.fromkeys(("__init__", "flags", "cli", "__main__", "integrations"), 6),
 }
 STRANGERS = {"agents": {"envs"}, "monitor": {"agents", "envs"}}  # room: rooms it must not know
@@ -61,6 +63,7 @@ WITHOUT_TORCH = (
     "marl_stable.envs.worker",
     "marl_stable.envs.workers",
     "marl_stable.diagnosing",
+    "marl_stable.reporting",
     "marl_stable.sweep.command",
     "marl_stable.sweep.study_command",
     "marl_stable.cli",

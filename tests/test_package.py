@@ -29,8 +29,8 @@ def python(*arguments: str, cwd: Path, path: Path | None = None) -> subprocess.C
 def shipped() -> set[str]:
     """The files of the checkout that belong to the package."""
     files = (path for path in (ROOT / "marl_stable").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    kinds = {".py", ".yaml", ".css"}
-    return {path.relative_to(ROOT).as_posix() for path in files if path.suffix in kinds or path.name == "py.typed"}
+    kinds, names = {".py", ".yaml", ".css", ".js"}, {"py.typed", "LICENSE"}
+    return {path.relative_to(ROOT).as_posix() for path in files if path.suffix in kinds or path.name in names}
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_a_run_leaves_behind_what_the_contract_says(capsys: pytest.CaptureFixtur
     names = sorted(path.relative_to("run").as_posix() for path in Path("run").rglob("*") if path.is_file())
     (events,) = [name for name in names if name.startswith("events.out.tfevents.")]
     rest = ["config.yaml", "diagnosis.json", "incidents.jsonl", "metadata.json", "metrics.csv"]
-    rest += ["recording/000.bin", "recording/000.json"]
+    rest += ["recording/000.bin", "recording/000.json", "report.html"]
     assert names == [*(f"checkpoints/{name}.pt" for name in ("best", "last", "previous")), *sorted([events, *rest])]
 
     found = metadata(Path("run"))

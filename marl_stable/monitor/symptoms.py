@@ -75,9 +75,9 @@ def repeated_action(case: Case) -> Symptom | None:
         kind = kind_of(case, agent)
         responses = case.recording.series("actions/responsiveness", **same.where)
         stuck = lasting(same.values >= SAME[kind], same.steps)
-        if stuck is None or not responses or responses[0].values[-READS:].max() >= UNRESPONSIVE[kind]:
+        if stuck is None or not responses or (response := _lately(responses[0])) >= UNRESPONSIVE[kind]:
             continue
-        evidence = {"sameness": float(same.values[-1]), "responsiveness": float(responses[0].values[-1])}
+        evidence = {"sameness": float(same.values[-1]), "responsiveness": response}
         return Symptom("repeated_action", stuck, place(same), evidence)
     return _repeated_when_greedy(case)
 
@@ -89,16 +89,17 @@ def _repeated_when_greedy(case: Case) -> Symptom | None:
     for entry in seen:
         where = entry.get("where", {})
         responses = case.recording.series("actions/responsiveness", **where)
+        late = len(steps) > 0 and entry["steps"] >= LATE * steps[-1]
         limit = UNRESPONSIVE[kind_of(case, where.get("agent"))]
-        if (
-            responses
-            and len(steps)
-            and entry["steps"] >= LATE * steps[-1]
-            and responses[0].values[-READS:].max() < limit
-        ):
-            numbers = {"sameness": entry["value"], "responsiveness": float(responses[0].values[-1])}
+        if late and responses and (response := _lately(responses[0])) < limit:
+            numbers = {"sameness": entry["value"], "responsiveness": response}
             return Symptom("repeated_action", int(entry["steps"]), where, numbers)
     return None
+
+
+def _lately(series: Series) -> float:
+    """By the median: where updates throw an actor from one end to the other, single readings lie in between."""
+    return float(np.median(series.values[-READS:]))
 
 
 def no_learning(case: Case) -> Symptom | None:

@@ -1,26 +1,33 @@
-"""Pages of one file, from parts and `page.css`: no script, and nothing to fetch."""
+"""Pages of one file, from parts and `page.css`: nothing to fetch, and a browser is told not to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
+
+from marl_stable.report.files import to_json
 
 COLOURS = 8
 LIGHT = ("#0072b2", "#d55e00", "#009e73", "#a3478f", "#b8860b", "#3d9bd6", "#7a5230", "#6b7280")
 DARK = ("#5ab4e6", "#ff8f4d", "#35c79a", "#dd8fca", "#e6bf4d", "#a5d4f5", "#c99a72", "#a3acb8")
-STYLE = Path(__file__).with_name("page.css")
+ALONE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+ROOM = Path(__file__).parent
 
 
-def document(title: str, body: Iterable[str]) -> str:
-    """The whole file."""
+def document(title: str, body: Iterable[str], styles: Sequence[str] = (), scripts: Sequence[str] = ()) -> str:
+    """The whole file; `styles` and `scripts` are files beside this one, put into it."""
+    style = "\n".join(_read(name) for name in (*styles, "page.css"))
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta http-equiv="Content-Security-Policy" content="{ALONE}">',
             f"<title>{escape(title)}</title>",
-            f"<style>{STYLE.read_text(encoding='utf-8')}{_colours()}</style>\n</head>\n<body>",
+            f"<style>{style}{_colours()}</style>\n</head>\n<body>",
             *body,
+            *(f"<script>{_read(name)}</script>" for name in scripts),
             "</body>\n</html>\n",
         ]
     )
@@ -53,6 +60,12 @@ def swatch(kind: str) -> str:
     return f'<span class="swatch {kind}"></span>'
 
 
+def data(name: str, value: Any) -> str:
+    """What a script is to read, as JSON that cannot end its element."""
+    safe = to_json(value).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{safe}</script>'
+
+
 def _row(cell: str, cells: Sequence[str], named: int) -> str:
     return f"<tr>{''.join(f'<{cell}{_name(i < named)}>{text}</{cell}>' for i, text in enumerate(cells))}</tr>"
 
@@ -61,7 +74,11 @@ def _name(is_name: bool) -> str:
     return ' class="name"' if is_name else ""
 
 
+def _read(name: str) -> str:
+    return (ROOM / name).read_text(encoding="utf-8")
+
+
 def _colours() -> str:
-    light = "".join(f".c{i} {{ --c: {value}; }}\n" for i, value in enumerate(LIGHT))
-    dark = "".join(f".c{i} {{ --c: {value}; }}\n" for i, value in enumerate(DARK))
-    return f"{light}@media (prefers-color-scheme: dark) {{\n{dark}}}\n"
+    light, dark = (" ".join(f"--c{i}: {value};" for i, value in enumerate(values)) for values in (LIGHT, DARK))
+    classes = "".join(f".c{i} {{ --c: var(--c{i}); }}\n" for i in range(COLOURS))
+    return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n{classes}"

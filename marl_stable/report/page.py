@@ -48,24 +48,30 @@ def _returns(found: Mapping[str, Any]) -> Iterator[str]:
     if found["return"] is None:
         return
     baselines = {name: entry for name, entry in found["baselines"].items() if entry is not None}
-    beside = [f"{_words(name)} {_number(entry['return'])}" for name, entry in baselines.items()]
-    yield f"return {_number(found['return'])}" + (f" ({', '.join(beside)})" if beside else "")
+    beside = [f"{_words(name)} {number(entry['return'])}" for name, entry in baselines.items()]
+    yield f"return {number(found['return'])}" + (f" ({', '.join(beside)})" if beside else "")
 
 
 def _finding(finding: Mapping[str, Any], rank: int) -> Iterator[str]:
     title = "root cause" if rank == 0 else "also"
     where = ", ".join(f"{part} {name}" for part, name in finding["where"].items())
-    since = "from the start" if finding["onset_steps"] <= 0 else f"since {finding['onset_steps']:,} steps"
     place = f" in {where}" if where else ""
-    told = f"{_words(finding['cause'])}{place}, {since} (confidence {finding['confidence']:.0%})"
+    told = (
+        f"{_words(finding['cause'])}{place}, {since(finding['onset_steps'])} (confidence {finding['confidence']:.0%})"
+    )
     yield from _wrapped(f"{title}: ", told)
     yield from _wrapped("  why       ", finding["explanation"])
     if finding["evidence"]:
-        numbers = (f"{_words(key)} {_number(value)}" for key, value in finding["evidence"].items())
+        numbers = (f"{_words(key)} {number(value)}" for key, value in finding["evidence"].items())
         yield from _wrapped("  evidence  ", ", ".join(numbers))
     yield from _wrapped("  remedy    ", finding["remedy"])
     if finding["config"]:
         yield f"  flags     {flags(finding['config'])}"
+
+
+def since(steps: int) -> str:
+    """An onset in words."""
+    return "from the start" if steps <= 0 else f"since {steps:,} steps"
 
 
 def flags(config: Mapping[str, Any]) -> str:
@@ -98,5 +104,6 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three significant digits."""
     return "not finite" if value is None else f"{value:,.3g}" if abs(value) < 1e6 else f"{value:.2e}"

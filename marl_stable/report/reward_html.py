@@ -7,9 +7,10 @@ from html import escape
 from typing import Any
 
 from marl_stable.report import reward_charts as charts
+from marl_stable.report.cards import cards
 from marl_stable.report.html import colour, document, figure, legend, swatch, table
-from marl_stable.report.page import flags
-from marl_stable.report.reward_page import TERM_HEAD, critic_told, how_played, number, term_cells
+from marl_stable.report.page import number
+from marl_stable.report.reward_page import TERM_HEAD, critic_told, how_played, term_cells
 
 MOST_AGENTS = 24
 Found = Mapping[str, Any]
@@ -20,7 +21,7 @@ def page(found: Found, name: str) -> str:
     terms = list(dict.fromkeys(entry["name"] for entry in found["terms"]))
     body = [
         *_head(found, name),
-        *_findings(found["findings"]),
+        *cards(found["findings"], unknown="not the reward", timed=False),
         *_returns(found),
         *_terms(found, terms),
         *_courses(found["pictures"]["curves"]),
@@ -39,19 +40,6 @@ def _head(found: Found, name: str) -> Iterator[str]:
     yield f'<p class="note">{escape(how_played(found))}</p>'
     if left_out := found["played"]["left_out"]:
         yield f'<p class="note">Time was short on this machine; left out: {escape(", ".join(left_out))}.</p>'
-
-
-def _findings(findings: Sequence[Found]) -> Iterator[str]:
-    for rank, finding in enumerate(findings):
-        cause = finding["cause"].replace("_", " ") if finding["cause"] != "unknown" else "not the reward"
-        where = ", ".join(f"{part} {place}" for part, place in finding["where"].items())
-        numbers = ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in finding["evidence"].items())
-        rows = {"where": where, "why": finding["explanation"], "evidence": numbers, "try": finding["remedy"]}
-        told = "".join(f"<dt>{head}</dt><dd>{escape(words)}</dd>" for head, words in rows.items() if words)
-        if finding["config"]:
-            told += f"<dt>flags</dt><dd><code>{escape(flags(finding['config']))}</code></dd>"
-        sure = f'<span class="faint">(confidence {finding["confidence"]:.0%})</span>'
-        yield f'<div class="card"><h3>{rank + 1}. {escape(cause)} {sure}</h3><dl>{told}</dl></div>'
 
 
 def _returns(found: Found) -> Iterator[str]:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from marl_stable.report.page import flags
+from marl_stable.report.page import flags, number
 
 WIDTH = 100
 SHARING = {
@@ -146,8 +146,3 @@ def _wrapped(head: str, text: str) -> Iterator[str]:
 def percent(value: float | None) -> str:
     """A share in words; small ones with a digit more."""
     return "unknown" if value is None else f"{round(value, 3) + 0.0:.1%}" if abs(value) < 0.1 else f"{value:.0%}"
-
-
-def number(value: float | None) -> str:
-    """Three significant digits."""
-    return "not finite" if value is None else f"{value:,.3g}" if abs(value) < 1e6 else f"{value:.2e}"

@@ -22,35 +22,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-
 from tensorboard.plugins.custom_scalar import metadata as custom_scalar
 
 from marl_stable.report.files import RecordFile
-
-LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
-    "Critic, actions, reward": {
-        "Critic loss": ("losses/critic",),
-        "Actor output": ("actions/saturation", "actions/repeat_ratio", "actions/responsiveness"),
-        "Reward (return per episode)": ("charts/return",),
-    },
-    "Gradients": {
-        "Norm before clipping": ("grad_norm/actor", "grad_norm/critic"),
-        "Fraction clipped": ("grad_norm/actor_clipped_fraction", "grad_norm/critic_clipped_fraction"),
-        "Norm of the weights": ("weights/norm",),
-    },
-    "PPO": {
-        "Entropy": ("losses/entropy",),
-        "Approximate KL": ("losses/approx_kl",),
-        "Clip fraction": ("losses/clip_fraction",),
-        "Explained variance": ("losses/explained_variance",),
-        "Actor loss": ("losses/actor",),
-    },
-    "Evaluation": {
-        "Evaluation return": ("eval/return",),
-        "Evaluation episode length": ("eval/episode_length",),
-    },
-    "Reward per step": {
-        "Mean and deviation": ("rewards/mean", "rewards/std"),
-        "Terms": ("rewards/terms",),
-    },
-}
-"""Category, chart, tags: the page that TensorBoard shows under Custom Scalars. A tag stands for its parts as well."""
+from marl_stable.report.layout import LAYOUT
 
 
 class TensorBoardLog:

@@ -166,6 +166,8 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
     counts = (f"{kind} {count:,}" for kind, count in outcome.incidents.items())
     yield "incidents", ", ".join(counts) or "none"
     yield "run folder", str(outcome.folder)
+    if (page := outcome.folder / "report.html").exists():
+        yield "report", str(page)
 
 
 def _next_commands(outcome: Outcome) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from marl_stable import defence, distributed, loop, transfer
+from marl_stable import defence, distributed, loop, reporting, transfer
 from marl_stable.diagnosing import diagnose_run, write_diagnosis
 from marl_stable.folder import RunFolder
 from marl_stable.interruption import Signals
@@ -14,6 +14,7 @@ from marl_stable.investigate import contributions
 from marl_stable.monitor.detectors import Incident
 from marl_stable.observer import Follower, RunObserver
 from marl_stable.profile import Stopwatch
+from marl_stable.report.files import replace_file
 from marl_stable.report.page import page
 from marl_stable.report.terminal import Outcome, Progress, show, summary
 from marl_stable.run import Run
@@ -54,6 +55,7 @@ def conduct(
     measured = _contributions(training, signals, progress) if status == "finished" else {}
     folder.end(status, reason=reason, steps=training.steps, seconds=training.seconds, returns=returns, **measured)
     found = _diagnosis(folder, training, progress)
+    _report(folder, progress)
     if reason:
         progress.warn(f"stopped: {reason}")
     if not config.quiet:
@@ -151,6 +153,14 @@ def _diagnosis(folder: RunFolder, training: Training, progress: Progress) -> dic
         progress.warn(f"diagnosis.json could not be written ({type(error).__name__}: {error}).")
         return None
     return found
+
+
+def _report(folder: RunFolder, progress: Progress) -> None:
+    """Written beside the run that has ended; what goes wrong with it costs a warning."""
+    try:
+        replace_file(folder.report, [reporting.report([folder.path]).encode()])
+    except Exception as error:
+        progress.warn(f"report.html could not be written ({type(error).__name__}: {error}).")
 
 
 def _evaluated(training: Training) -> bool:

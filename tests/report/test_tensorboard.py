@@ -13,7 +13,8 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  # type: ignore[import-untyped]
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 
-from marl_stable.report.tensorboard import LAYOUT, TensorBoardLog
+from marl_stable.report.layout import LAYOUT
+from marl_stable.report.tensorboard import TensorBoardLog
 
 EVERYTHING = {"scalars": 0, "histograms": 0, "tensors": 0}
 LAYOUT_TAG = "custom_scalars__config__"
@@ -92,11 +93,11 @@ def test_the_layout_begins_with_critic_loss_actor_output_and_reward(tmp_path: Pa
     assert [list(chart.multiline.tag) for chart in charts[:3]] == [
         ["losses/critic(/|$)"],
         ["actions/saturation(/|$)", "actions/repeat_ratio(/|$)", "actions/responsiveness(/|$)"],
-        ["charts/return(/|$)"],
+        ["charts/return(/|$)", "eval/return(/|$)"],
     ]
     titles = [category.title for category in layout(tmp_path).category]
     assert titles == list(LAYOUT)
-    assert titles[1:4] == ["Gradients", "PPO", "Evaluation"]
+    assert titles[1:4] == ["Gradients", "PPO", "Episodes"]
 
 
 def test_a_chart_shows_a_tag_and_its_parts_and_no_other_tag(tmp_path: Path) -> None:

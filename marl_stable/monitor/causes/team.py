@@ -24,7 +24,7 @@ ONE_VIEW = (
     "each sees of its own does not reach it."
 )
 SAME_ANSWERS = (
-    "Agents of {who} answer alike to the same observations (at most {diversity:.1e} apart): who they are does not "
+    "Agents of {who} answer alike to the same observations (at most {diversity:.2g} apart): who they are does not "
     "reach their network, so that they cannot take roles."
 )
 FAILING = ("no_learning", "identical_agents", "collapse_after_peak")
@@ -88,7 +88,7 @@ def _others_do(case: Case, agent: str, measured: dict[str, tuple[float, float]])
     "identical_policies",
     Stage.RESPONSE,
     ("diversity",),
-    "Agents of {who} answer alike to the same observations (at most {diversity:.1e} apart), and the run is failing: "
+    "Agents of {who} answer alike to the same observations (at most {diversity:.2g} apart), and the run is failing: "
     "they cannot take roles.",
     "Tell agents apart: give each its own network, or its own identity in what it sees.",
     {"algo.share": False},

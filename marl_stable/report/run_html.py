@@ -1,0 +1,328 @@
+"""What is known of runs, as a page of one file: their diagnosis, and curves that can be zoomed and read off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from marl_stable.monitor.recording import Recording
+from marl_stable.report import curves
+from marl_stable.report.cards import cards
+from marl_stable.report.curves import Line, Panel
+from marl_stable.report.files import to_json
+from marl_stable.report.histograms import Histograms
+from marl_stable.report.html import COLOURS, colour, data, document, figure, legend, table
+from marl_stable.report.page import VERDICTS, number, since
+
+AT_FIRST, MOST_PICTURES = 6, 60  # of what one run's actors chose: in view, and in all
+MOST_KINDS = 100  # rows of the table of incidents
+MOST_MARKS = 200
+STYLES = ("uplot/uPlot.min.css",)
+SCRIPTS = ("uplot/uPlot.iife.min.js", "panels.js")
+ACTIONS = "actions/"
+
+
+@dataclass(frozen=True)
+class Told:
+    """All that a page tells of one run; whatever is not known is empty."""
+
+    name: str
+    recording: Recording
+    diagnosis: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value
+    config: str = ""  # config.yaml as it stands
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    incidents: Sequence[Mapping[str, Any]] = ()
+    histograms: Mapping[str, Histograms] = field(default_factory=dict)
+
+
+def page(runs: Sequence[Told]) -> str:
+    """The whole file; of several runs, what tells them apart."""
+    sheet = _Sheet()
+    body = list(_one(runs[0], sheet) if len(runs) == 1 else _several(runs, sheet))
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+    marks = _marks(runs[0]) if len(runs) == 1 else []
+    return document(title, [*body, data("panels", sheet.content() | {"marks": marks})], STYLES, SCRIPTS)
+
+
+class _Sheet:
+    """The panels of a page: their places in its text, and their numbers for its script."""
+
+    def __init__(self) -> None:
+        self._panels: list[dict[str, Any]] = []
+        self._axes: dict[tuple[int, ...], int] = {}  # most lines share their steps
+
+    def content(self) -> dict[str, Any]:
+        """What the script draws."""
+        return {"axes": [list(axis) for axis in self._axes], "panels": self._panels}
+
+    def panel(self, panel: Panel) -> str:
+        """Curves."""
+        lines = [self._line(line) for line in panel.lines]
+        self._panels.append({"lines": lines, "levels": dict(panel.levels), "log": panel.logarithmic})
+        notes = [panel.note] if panel.note else []
+        notes += ["logarithmic"] if panel.logarithmic else []
+        notes += [f"not finite at {panel.lost:,} readings"] if panel.lost else []
+        return self._place(panel.title, ", ".join(notes))
+
+    def picture(self, place: str, found: Histograms, hue: int) -> str:
+        """What was chosen how often, over training."""
+        shares = np.rint(100 * found.counts / found.counts.sum(1, keepdims=True).clip(1)).astype(int)
+        whole = bool(np.all(np.diff(found.edges) == 1.0))
+        drawn = {"x": self._axis(found.steps), "edges": found.edges.tolist(), "shares": shares.tolist()}
+        self._panels.append({"heat": drawn | {"whole": whole, "c": hue % COLOURS}})
+        return self._place(place, "" if whole else "of its range")
+
+    def _line(self, line: Line) -> dict[str, Any]:
+        found: dict[str, Any] = {"label": line.label, "x": self._axis(line.steps), "c": line.colour % COLOURS}
+        parts = {"y": line.values, "low": line.low, "high": line.high}
+        return found | {name: _rounded(values) for name, values in parts.items() if values is not None}
+
+    def _axis(self, steps: Iterable[int]) -> int:
+        return self._axes.setdefault(tuple(map(int, steps)), len(self._axes))
+
+    def _place(self, title: str, note: str) -> str:
+        return figure(f'<div class="plot" data-panel="{len(self._panels) - 1}"></div>', title, note)
+
+
+# ---- one run
+
+
+def _one(run: Told, sheet: _Sheet) -> Iterator[str]:
+    yield from _head(run)
+    yield "<h2>Critic, actions, reward</h2>"
+    levels = {name.replace("_", " "): value for name, value in _baselines(run)}
+    yield from _panels(map(sheet.panel, curves.founding(run.recording, levels)))
+    yield from _pictures(run, sheet)
+    yield "<h2>Diagnosis</h2>"
+    yield from _diagnosis(run.diagnosis)
+    yield from _incidents(run.incidents)
+    for title, panels in curves.categories(run.recording).items():
+        yield f"<h2>{escape(title)}</h2>"
+        yield from _panels(map(sheet.panel, panels))
+    if panels := curves.signals(run.recording):
+        yield f"<h2>{curves.FURTHER}</h2>"
+        yield from _folded(
+            f"{len(panels)} by agent, network, layer or feature, as recorded", _panels(map(sheet.panel, panels))
+        )
+    if run.config:
+        yield "<h2>Configuration</h2>"
+        yield from _folded("config.yaml", [f"<pre><code>{escape(run.config)}</code></pre>"])
+
+
+def _head(run: Told) -> Iterator[str]:
+    yield f"<h1>{escape(run.name)}</h1>"
+    yield f'<p><b class="{_kind(run)}">{escape(_verdict(run))}</b></p>'
+    facts = [fact for fact in _facts(run) if fact]
+    yield _note(", ".join(facts))
+    rows = [("last evaluation", *_evaluated(run, -1)), ("best evaluation", *_evaluated(run, None))]
+    rows += [(name.replace("_", " "), number(value), "") for name, value in _baselines(run)]
+    if any(value for _, value, _ in rows):
+        yield table(("return, mean over agents", "", "at steps"), [row for row in rows if row[1]])
+    yield _note("Drag over a plot to zoom, double-click to go back; a click on a name hides its line.")
+    yield "<noscript><p class='bad'>The plots need JavaScript, of this file alone.</p></noscript>"
+
+
+def _facts(run: Told) -> Iterator[str]:
+    settings, metadata = run.settings, run.metadata
+    if "algo.name" in settings and "env.id" in settings:
+        yield f"{settings['algo.name']} on {settings['env.id']}"
+    if "steps" in metadata:
+        yield f"{metadata['steps']:,} of {metadata.get('total_steps', metadata['steps']):,} steps"
+    yield str(metadata.get("status", ""))
+    yield f"seed {settings['seed']}" if "seed" in settings else ""
+    yield (
+        f"{metadata['seconds']:,.0f} s on {metadata.get('device', 'an unknown device')}"
+        if "seconds" in metadata
+        else ""
+    )
+    yield str(metadata.get("reason") or "")
+    versions = metadata.get("versions")
+    if isinstance(versions, Mapping):
+        yield " ".join(f"{name} {version}" for name, version in versions.items() if name in ("marl-stable", "torch"))
+    yield f"commit {str(metadata['git_commit'])[:10]}" if metadata.get("git_commit") else ""
+
+
+def _pictures(run: Told, sheet: _Sheet) -> Iterator[str]:
+    found = {tag.removeprefix(ACTIONS): h for tag, h in run.histograms.items() if tag.startswith(ACTIONS)}
+    if not found:
+        return
+    agents = list(dict.fromkeys(place.rpartition("/")[0] for place in found))
+    alone = len(found) == len(agents)  # one dimension each
+    yield "<h3>What actors chose</h3>"
+    yield _note("The darker, the more often; a single dark band is one action repeated, whatever is seen.")
+    pictures = [
+        sheet.picture(agent if alone else place, h, agents.index(agent))
+        for place, h in list(found.items())[:MOST_PICTURES]
+        for agent in [place.rpartition("/")[0]]
+    ]
+    yield from _panels(pictures[:AT_FIRST])
+    if more := pictures[AT_FIRST:]:
+        rest = f", of {len(found) - AT_FIRST}; TensorBoard has them all" if len(pictures) < len(found) else ""
+        yield from _folded(f"{len(more)} more{rest}", _panels(more))
+
+
+def _diagnosis(found: Mapping[str, Any]) -> Iterator[str]:
+    if found["symptoms"]:
+        yield f"<p>Symptoms: {escape(', '.join(name.replace('_', ' ') for name in found['symptoms']))}.</p>"
+    yield from cards(found["findings"])
+    if found["actions_taken"]:
+        acts = [
+            f"{act['count']} times {act['action'].replace('_', ' ')}, first at {act['steps']:,} steps"
+            for act in found["actions_taken"]
+        ]
+        yield f"<p>The guard acted: {escape('; '.join(acts))}.</p>"
+    named = {finding["cause"] for finding in found["findings"]}
+    well = [cause.replace("_", " ") for cause in found["checked"] if cause not in named]
+    yield _note(f"Checked and found well ({len(well)}): {', '.join(well) or 'nothing; too little was recorded'}.")
+    if missing := found.get("not_judged"):
+        told = "; ".join(f"{entry['cause'].replace('_', ' ')} needs {entry['needs']}" for entry in missing)
+        yield _note(f"Could not be judged ({len(missing)}): {told}.")
+
+
+def _incidents(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not entries:
+        return
+    alike: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        where = ", ".join(f"{part} {place}" for part, place in entry["where"].items())
+        alike.setdefault((entry["kind"], where, entry.get("action", "")), []).append(entry)
+    rows = [
+        (_words(kind), escape(where), _words(action), *_told(same)) for (kind, where, action), same in alike.items()
+    ]
+    yield f"<h2>Incidents ({len(entries):,})</h2>"
+    yield table(
+        ("what", "where", "done", "times", "first at", "last at", "largest value", "limit"), rows[:MOST_KINDS], 3
+    )
+    if len(rows) > MOST_KINDS:
+        yield _note(f"The first {MOST_KINDS} kinds of {len(rows)}; incidents.jsonl has them all.")
+
+
+def _told(same: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    values = [entry["value"] for entry in same]
+    yield f"{len(same):,}"
+    yield from (f"{entry['steps']:,}" for entry in (same[0], same[-1]))
+    yield number(None if None in values else max(values))
+    yield number(same[-1]["limit"]) if same[-1].get("limit") is not None else ""
+
+
+def _marks(run: Told) -> list[dict[str, Any]]:
+    """Upright lines of all panels: since when each cause shows, and when incidents happened."""
+    causes = [(f["onset_steps"], f["cause"].replace("_", " ")) for f in run.diagnosis["findings"]]
+    happened = sorted({int(entry["steps"]) for entry in run.incidents})
+    every = -(-len(happened) // MOST_MARKS) or 1
+    marks = [{"at": steps, "cause": cause} for steps, cause in causes if steps > 0]
+    return marks + [{"at": steps} for steps in happened[::every]]
+
+
+# ---- several runs
+
+
+def _several(runs: Sequence[Told], sheet: _Sheet) -> Iterator[str]:
+    yield f"<h1>{len(runs)} runs</h1>"
+    head = ("run", "verdict", "status", "steps", "last evaluation", "best", "random", "best constant")
+    yield table(head, [_row(run, number) for number, run in enumerate(runs)], named=3)
+    yield from _differences(runs)
+    yield _note("Drag over a plot to zoom, double-click to go back; a click on a name hides its line.")
+    yield "<noscript><p class='bad'>The plots need JavaScript, of this file alone.</p></noscript>"
+    names = legend((colour(number), run.name) for number, run in enumerate(runs))
+    found = curves.compared({run.name: run.recording for run in runs})
+    further = found.pop(curves.FURTHER, [])
+    for title, panels in found.items():
+        yield f"<h2>{escape(title)}</h2>"
+        yield names
+        yield from _panels(map(sheet.panel, panels))
+    yield "<h2>Diagnosis</h2>"
+    for run in runs:
+        yield f'<h3>{escape(run.name)}: <span class="{_kind(run)}">{escape(_verdict(run))}</span></h3>'
+        yield from _diagnosis(run.diagnosis)
+        yield from _incidents(run.incidents)
+        yield from _pictures(run, sheet)
+    if further:
+        yield f"<h2>{curves.FURTHER}</h2>"
+        yield from _folded(f"{len(further)}, means over places", [names, *_panels(map(sheet.panel, further))])
+
+
+def _row(run: Told, place: int) -> tuple[str, ...]:
+    baselines = dict(_baselines(run))
+    return (
+        f'<span class="swatch {colour(place)}"></span>{escape(run.name)}',
+        f'<span class="{_kind(run)}">{escape(_verdict(run))}</span>',
+        escape(str(run.metadata.get("status", ""))),
+        f"{run.metadata['steps']:,}" if "steps" in run.metadata else "",
+        _evaluated(run, -1)[0],
+        _evaluated(run, None)[0],
+        *(number(baselines[name]) if name in baselines else "" for name in ("random", "best_constant")),
+    )
+
+
+def _differences(runs: Sequence[Told]) -> Iterator[str]:
+    """Settings in which runs differ."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    told = {key: [to_json(run.settings[key]) if key in run.settings else "" for run in runs] for key in keys}
+    rows = [[escape(key), *map(escape, values)] for key, values in told.items() if len(set(values)) > 1]
+    if rows:
+        yield "<h2>Settings in which they differ</h2>"
+        yield table(("", *(escape(run.name) for run in runs)), rows)
+
+
+# ---- what both are made of
+
+
+def _verdict(run: Told) -> str:
+    found = run.diagnosis
+    verdict = str(VERDICTS.get(found["verdict"], found["verdict"])).partition(":")[0]
+    if not found["findings"]:
+        return verdict
+    root = found["findings"][0]
+    return f"{verdict}: {root['cause'].replace('_', ' ')}, {since(root['onset_steps'])}"
+
+
+def _kind(run: Told) -> str:
+    return "good" if run.diagnosis["verdict"] == "healthy" else "bad"
+
+
+def _evaluated(run: Told, which: int | None) -> tuple[str, str]:
+    """Return and steps of the evaluation `which`, of the best where None; nothing where there is none."""
+    [*series] = run.recording.series("eval/return")
+    points = (
+        [(s, v) for s, v in zip(series[0].steps, series[0].values, strict=True) if np.isfinite(v)] if series else []
+    )
+    if not points:
+        return "", ""
+    steps, value = points[which] if which is not None else max(points, key=lambda point: float(point[1]))
+    return number(float(value)), f"{steps:,}"
+
+
+def _baselines(run: Told) -> Iterator[tuple[str, float]]:
+    for name, entry in (run.diagnosis["baselines"] or {}).items():
+        if entry is not None and entry["return"] is not None:
+            yield name, float(entry["return"])
+
+
+def _panels(figures: Iterable[str]) -> Iterator[str]:
+    yield '<div class="panels">'
+    yield from figures
+    yield "</div>"
+
+
+def _folded(title: str, parts: Iterable[str]) -> Iterator[str]:
+    yield f"<details><summary>{escape(title)}</summary>"
+    yield from parts
+    yield "</details>"
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def _words(name: str) -> str:
+    return escape(name.replace("_", " "))
+
+
+def _rounded(values: curves.Values) -> list[float | None]:
+    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
