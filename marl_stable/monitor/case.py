@@ -77,6 +77,12 @@ class Case:
         found = (self.facts.get("baselines") or {}).get(name)
         return None if found is None or found.get("return") is None else float(found["return"])
 
+    def baseline_error(self, name: str) -> float:
+        """The standard error of a baseline, of its 95% interval; 0 where that is not known. Evaluations are the same
+        episodes every time: how little they vary says nothing of it."""
+        low, high = ((self.facts.get("baselines") or {}).get(name) or {}).get("ci95") or (None, None)
+        return 0.0 if low is None or high is None else float(high - low) / 3.92
+
 
 class Hit(NamedTuple):
     """What a cause's function found: how certain, since when, where, and the numbers that say so."""

@@ -36,17 +36,20 @@ def best_level(returns: calibration.Floats) -> float:
 
 @functools.lru_cache(maxsize=1)
 def gained(case: Case) -> bool:
-    """Whether the return is clearly above random play by now, and not below the best constant action; not so where
-    random play was not measured, nor of competing teams, whose mean return says nothing."""
+    """Whether the return is clearly above random play by now, and not below the best constant action, as far as these
+    are known; not so where random play was not measured, nor of competing teams, whose mean return says nothing."""
     _, returns = curve(case)
     random, constant = case.baseline("random"), case.baseline("best_constant")
     if random is None or len(returns) < READS or teams(case) > 1:
         return False
     late = returns[-max(READS, len(returns) // 4) :]
-    level, error = float(np.median(late)), 1.25 * calibration.sigma(late) / np.sqrt(len(late))
+    level, noise = float(np.median(late)), 1.25 * calibration.sigma(late) / np.sqrt(len(late))
+    error = {name: float(np.hypot(noise, case.baseline_error(name))) for name in ("random", "best_constant")}
     goal = max(random, best_level(returns), random if constant is None else constant)
-    above = level - random > max(2 * error, LEARNED * (goal - random)) and goal > random
-    return bool(above and (constant is None or level >= constant - max(2 * error, LEARNED * (constant - random))))
+    above = level - random > max(2 * error["random"], LEARNED * (goal - random)) and goal > random
+    if constant is None:
+        return above
+    return above and level >= constant - max(2 * error["best_constant"], LEARNED * (constant - random))
 
 
 def rises(case: Case) -> bool:

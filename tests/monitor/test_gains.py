@@ -25,6 +25,15 @@ def test_a_gain_is_one_over_random_play_that_no_constant_action_has_as_well(leve
     assert no_better_than_chance(of) is not gains
 
 
+@pytest.mark.parametrize(("error", "gains"), [(0.1, True), (1.0, True), (2.0, False)])
+def test_evaluations_of_the_same_episodes_gain_no_more_than_the_baseline_is_known(error: float, gains: bool) -> None:
+    random = {"return": 0.0, "ci95": [-1.96 * error, 1.96 * error]}
+    assert gained(returns(3.0, baselines={"random": random, "best_constant": None})) is gains
+    constant = {"return": 4.5, "ci95": [4.5 - 1.96 * error, 4.5 + 1.96 * error]}
+    known = {"random": {"return": 0.0, "ci95": [0.0, 0.0]}, "best_constant": constant}
+    assert gained(returns(3.0, baselines=known)) is (error >= 1.0)
+
+
 def test_nothing_is_said_of_what_is_not_measured_nor_of_competing_teams_nor_early() -> None:
     unknown = returns(9.0 + 0.1 * NOISE, baselines={})
     assert not gained(unknown)

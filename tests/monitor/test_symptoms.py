@@ -30,6 +30,8 @@ def test_repeated_action_needs_both_sameness_and_no_response_and_lasts() -> None
     assert names(well, ("sameness", AGENT, 1.0), lively) == []
     assert names(well, ("sameness", AGENT, 0.3), deaf) == []
     assert names(well, ("sameness", AGENT, stepped(1.0, 0.3)), deaf) == []  # it recovered
+    thrown = ("actions/responsiveness", AGENT, np.where(np.arange(N) == N - 1, 0.4, 0.001))
+    assert names(well, ("sameness", AGENT, 1.0), thrown) == ["repeated_action"]  # from one end to the other
 
 
 def test_kinds_of_actions_have_limits_of_their_own() -> None:

@@ -24,6 +24,7 @@ REGRET = 0.25  # share of the way from the critic's best choices to its worst; p
 RISING = 1.5  # times what it was: a response that grows is a policy that learns to see
 ALIKE = 0.99  # share of one action among those executed
 UNSURE = 0.1  # share of observations at which one action has 99% of the probability: not where all are alike
+CERTAIN = 0.1  # entropy as a share of its maximum, below which one of several actions has 96% of the probability
 CHOICES = 2.0  # legal actions, on the mean
 FAILING = ("no_learning", "repeated_action", "collapse_after_peak")
 MISLED = (
@@ -121,11 +122,18 @@ def too_little_exploration(case: Case) -> list[Hit]:
             continue
         alike = (same.values >= (ALIKE if discrete else SAME["continuous"])) & (shares[0].values < UNSURE)
         since = calibration.onset(alike, same.steps) if discrete else int(same.steps[0]) if alike[0] else None
-        if since is not None and not case.config.get("init_from"):
+        if since is not None and not case.config.get("init_from") and not _certain(case, same.where, since):
             settings = {"algo.entropy_coef": Turned(3.0, 0.01, 0.1)} if "algo.entropy_coef" in case.config else None
             evidence = {"sameness": float(same.values[alike].max())}
             return [Hit(0.8, calibration.began(since, same.steps), place(same), evidence, None, settings)]
     return []
+
+
+def _certain(case: Case, where: Where, steps: int) -> bool:
+    """Whether the policy, as it was last probed at `steps`, hardly had a second choice; of discrete actions."""
+    entropy = case.recording.series("entropy", **where)
+    known = entropy[0].values[entropy[0].steps <= steps] if entropy else np.empty(0)
+    return len(known) > 0 and bool(known[-1] < CERTAIN)
 
 
 def _has_choice(case: Case, where: Where) -> bool:

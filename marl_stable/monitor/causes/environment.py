@@ -11,7 +11,7 @@ import numpy as np
 
 from marl_stable.monitor.calibration import READS, Floats, began, lasting, onset
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
-from marl_stable.monitor.causes.networks import activation_growth
+from marl_stable.monitor.causes.networks import ASLEEP, activation_growth
 from marl_stable.monitor.recording import Series
 from marl_stable.monitor.symptoms import fails, shows
 from marl_stable.monitor.targets import NOTHING, following
@@ -254,9 +254,9 @@ def _left_behind(case: Case) -> list[Hit]:
 
 
 def _asleep(case: Case, where: dict[str, Any]) -> bool:
-    """Whether all units of some layer of this network were dormant of late, which lets no gradient through."""
+    """Whether units of some layer of this network were nearly all dormant of late, which lets no gradient through."""
     parts = {part: name for part, name in where.items() if part in ("group", "network")}
-    return any(len(s.values) and s.values[-READS:].max() >= 1.0 for s in case.recording.series("dormant", **parts))
+    return any(len(s.values) and s.values[-READS:].max() > ASLEEP for s in case.recording.series("dormant", **parts))
 
 
 def _overgrown(case: Case, where: dict[str, Any]) -> bool:

@@ -321,7 +321,7 @@ def constant_action_is_optimal(case: Case) -> list[Hit]:
     if not shows(case, "repeated_action"):
         return []
     level = float(np.median(returns[-READS:]))
-    error = max(float(np.ptp(entry["ci95"])) / 3.92 for entry in (random, constant))
+    error = max(map(case.baseline_error, ("random", "best_constant")))
     better = constant["return"] - random["return"]
     as_good = abs(constant["return"] - level) <= max(4 * error, 0.1 * better)
     if better <= 5 * error or not as_good:

@@ -74,6 +74,8 @@ def test_exploration_lacks_where_draws_are_all_alike_though_the_policy_is_not_su
     alike = ("sameness", AGENT, stepped(0.3, 1.0, 5))
     assert found("too_little_exploration", case(alike, FREE))[0].onset_steps == 6 * EVERY
     assert not found("too_little_exploration", case(alike, BOUND))  # a policy that has converged
+    assert not found("too_little_exploration", case(alike, FREE, ("entropy", AGENT, stepped(1.0, 0.05, 4))))
+    assert found("too_little_exploration", case(alike, FREE, ("entropy", AGENT, stepped(1.0, 0.05, 9))))  # sure later
     assert not found("too_little_exploration", case(alike, FREE, ("legal_choices", AGENT, 1.0)))
     assert not found("too_little_exploration", case(alike, FREE, spec=spec({"n": 1})))
     assert not found("too_little_exploration", case(("sameness", AGENT, 0.9 + 0.01 * NOISE.clip(-1, 1)), FREE))

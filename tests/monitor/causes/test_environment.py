@@ -113,6 +113,8 @@ def test_tensor_that_stands_still_beside_others_is_untrained() -> None:
     hit = found("untrained_parameters", case(moving, change("actor", "hidden.0", 0.0)))[0]
     assert hit.where == {"group": "agent", "network": "actor", "layer": "hidden.0"}
     assert hit.onset_steps == 0
+    dead = ("dormant", {"group": "agent", "network": "actor", "layer": "hidden.0"}, 0.98)
+    assert not found("untrained_parameters", case(moving, change("actor", "hidden.0", 0.0), dead))
     whole = case(change("critic", "final", 1e-3), change("actor", "final", 0.0))
     assert found("untrained_parameters", whole)[0].where["network"] == "actor"
     late = case(moving, change("actor", "hidden.0", stepped(1e-3, 0.0)))
