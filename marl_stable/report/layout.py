@@ -13,7 +13,7 @@ LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
         "Fraction clipped": ("grad_norm/actor_clipped_fraction", "grad_norm/critic_clipped_fraction"),
         "Norm of the weights": ("weights/norm",),
     },
-    "PPO": {
+    "Policy": {
         "Entropy": ("losses/entropy",),
         "Approximate KL": ("losses/approx_kl",),
         "Clip fraction": ("losses/clip_fraction",),

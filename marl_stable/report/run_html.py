@@ -119,10 +119,14 @@ def _head(run: Told) -> Iterator[str]:
     yield f'<p><b class="{_kind(run)}">{escape(_verdict(run))}</b></p>'
     facts = [fact for fact in _facts(run) if fact]
     yield _note(", ".join(facts))
-    rows = [("last evaluation", *_evaluated(run, -1)), ("best evaluation", *_evaluated(run, None))]
+    groups = [series.where["group"] for series in run.recording.series("eval/return") if "group" in series.where]
+    rows = [("last evaluation", *_evaluated(run)), ("best evaluation", *_evaluated(run, best=True))]
+    rows += [(f"last evaluation, {group}", *_evaluated(run, group=group)) for group in groups]
     rows += [(name.replace("_", " "), number(value), "") for name, value in _baselines(run)]
     if any(value for _, value, _ in rows):
-        yield table(("return, mean over agents", "", "at steps"), [row for row in rows if row[1]])
+        yield table(
+            ("return, mean over agents", "", "at steps"), [(escape(row[0]), *row[1:]) for row in rows if row[1]]
+        )
     yield _note("Drag over a plot to zoom, double-click to go back; a click on a name hides its line.")
     yield "<noscript><p class='bad'>The plots need JavaScript, of this file alone.</p></noscript>"
 
@@ -254,8 +258,8 @@ def _row(run: Told, place: int) -> tuple[str, ...]:
         f'<span class="{_kind(run)}">{escape(_verdict(run))}</span>',
         escape(str(run.metadata.get("status", ""))),
         f"{run.metadata['steps']:,}" if "steps" in run.metadata else "",
-        _evaluated(run, -1)[0],
-        _evaluated(run, None)[0],
+        _evaluated(run)[0],
+        _evaluated(run, best=True)[0],
         *(number(baselines[name]) if name in baselines else "" for name in ("random", "best_constant")),
     )
 
@@ -286,16 +290,15 @@ def _kind(run: Told) -> str:
     return "good" if run.diagnosis["verdict"] == "healthy" else "bad"
 
 
-def _evaluated(run: Told, which: int | None) -> tuple[str, str]:
-    """Return and steps of the evaluation `which`, of the best where None; nothing where there is none."""
-    [*series] = run.recording.series("eval/return")
-    points = (
-        [(s, v) for s, v in zip(series[0].steps, series[0].values, strict=True) if np.isfinite(v)] if series else []
-    )
-    if not points:
-        return "", ""
-    steps, value = points[which] if which is not None else max(points, key=lambda point: float(point[1]))
-    return number(float(value)), f"{steps:,}"
+def _evaluated(run: Told, best: bool = False, group: str | None = None) -> tuple[str, str]:
+    """Return and steps of the last or the best evaluation; nothing where there is none."""
+    for series in run.recording.series("eval/return"):
+        if series.where.get("group") == group:
+            points = [(s, v) for s, v in zip(series.steps, series.values, strict=True) if np.isfinite(v)]
+            if points:
+                steps, value = max(points, key=lambda point: float(point[1])) if best else points[-1]
+                return number(float(value)), f"{steps:,}"
+    return "", ""
 
 
 def _baselines(run: Told) -> Iterator[tuple[str, float]]:

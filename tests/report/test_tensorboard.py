@@ -97,7 +97,7 @@ def test_the_layout_begins_with_critic_loss_actor_output_and_reward(tmp_path: Pa
     ]
     titles = [category.title for category in layout(tmp_path).category]
     assert titles == list(LAYOUT)
-    assert titles[1:4] == ["Gradients", "PPO", "Episodes"]
+    assert titles[1:4] == ["Gradients", "Policy", "Episodes"]
 
 
 def test_a_chart_shows_a_tag_and_its_parts_and_no_other_tag(tmp_path: Path) -> None:
