@@ -33,9 +33,9 @@ def read_case(path: Path) -> Case:
     """All that the folder `path` tells of its run; its metrics.csv alone is enough."""
     folder = RunFolder(path)
     if not path.is_dir():
-        raise UsageError(f"{str(path)!r} is no folder; diagnose needs a run folder, and `ls runs` shows yours.")
+        raise UsageError(f"{str(path)!r} is no folder; a run folder is needed, and `ls runs` shows yours.")
     if not (folder.metrics.exists() or (path / METADATA).exists()):
-        raise UsageError(f"{str(path)!r} holds no metrics.csv; diagnose needs a run folder, and `ls runs` shows yours.")
+        raise UsageError(f"{str(path)!r} holds no metrics.csv; a run folder is needed, and `ls runs` shows yours.")
     facts = _facts(folder)
     groups = [group["name"] for group in facts.get("spec", {}).get("groups", [])]
     recording = read_recording(folder.recording).joined(of_metrics(_metrics(folder), groups))

@@ -261,9 +261,9 @@ def blown_up(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("none", "'none' is no folder; diagnose needs a run folder, and `ls runs` shows yours."),
-        ("file", "'file' is no folder; diagnose needs a run folder"),
-        ("empty", "'empty' holds no metrics.csv; diagnose needs a run folder"),
+        ("none", "'none' is no folder; a run folder is needed, and `ls runs` shows yours."),
+        ("file", "'file' is no folder; a run folder is needed"),
+        ("empty", "'empty' holds no metrics.csv; a run folder is needed"),
     ],
 )
 def test_diagnose_refuses_what_is_no_run(
