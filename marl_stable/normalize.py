@@ -122,7 +122,7 @@ class ObservationNorm(RunningNorm):
 
     def __init__(self, agents: int, features: int, mask: int, share: bool, clip: float) -> None:
         """`mask`: how many of the `features`, the last ones, are legal actions."""
-        self.features, self.share = features - mask, share
+        self.features, self.mask, self.share = features - mask, mask, share
         super().__init__((self.features,) if share else (agents, self.features), clip)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,6 +130,15 @@ class ObservationNorm(RunningNorm):
         if x.shape[-1] == self.features:
             return super().forward(x)
         return torch.cat([super().forward(x[..., : self.features]), x[..., self.features :]], dim=-1)
+
+    def alone(self, agent: int) -> ObservationNorm:
+        """What it is for that agent alone, as it stands."""
+        mask, features = self.mask, self.features
+        own = ObservationNorm(1, features + mask, mask, True, self.clip)
+        for name in ("offset", "divisor"):  # floored by all agents' statistics
+            value = getattr(self, name)
+            getattr(own, name).copy_(value if self.share else value[agent])
+        return own
 
     def move(self, shift: Tensor) -> None:
         """All measurements have moved by `shift`, of the statistics' shape."""

@@ -44,7 +44,8 @@ FLOORS = {
     ),
     **dict.fromkeys(("investigate", "observer", "policy", "transfer"), 4),
     **dict.fromkeys(
-        ("run", "showing", "diagnosing", "reporting", "trial", "ladder", "experiment", "sweep", "threads"), 5
+        ("run", "showing", "diagnosing", "reporting", "exporting", "trial", "ladder", "experiment", "sweep", "threads"),
+        5,
     ),
     **dict.fromkeys(("__init__", "flags", "cli", "__main__", "integrations"), 6),
 }

@@ -67,6 +67,8 @@ class DDPGLearner(GroupLearner):
         *("actor", "critic", "target_actor", "target_critic"),
         *("obs_norm", "scale", "actor_optimizer", "critic_optimizer"),
     )
+    config: MADDPGConfig
+    actor: DeterministicActor
 
     def __init__(
         self,

@@ -31,6 +31,8 @@ class GroupLearner:
     """Everything of one group that has a state; `PARTS` names what is saved of it."""
 
     PARTS: ClassVar[tuple[str, ...]]
+    config: ActorCriticConfig
+    actor: PolicyBody
 
     def __init__(self, group: Group, config: ActorCriticConfig, central: bool, device: torch.device) -> None:
         """`central`: the critic sees all agents of all groups at once."""

@@ -54,6 +54,8 @@ class PPOLearner(GroupLearner):
         "actor_optimizer",
         "critic_optimizer",
     )
+    config: MAPPOConfig
+    actor: Actor
 
     def __init__(
         self,

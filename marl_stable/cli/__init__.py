@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from marl_stable.cli import check, diagnose, ladder, listing, play, report, reward, selftest, sweep, train
+from marl_stable.cli import check, diagnose, export, ladder, listing, play, report, reward, selftest, sweep, train
 from marl_stable.cli.words import EXIT, Usage, say
 from marl_stable.conversion import unknown
 from marl_stable.types import EnvironmentFailure, UsageError
@@ -25,6 +25,7 @@ _ALL: tuple[tuple[Run, Usage], ...] = (
     (sweep.sweep, sweep.USAGE),
     (play.render, play.RENDER),
     (report.report, report.USAGE),
+    (export.export, export.USAGE),
     (selftest.selftest, selftest.USAGE),
     (listing.envs, listing.ENVS),
     (listing.algos, listing.ALGOS),

@@ -50,6 +50,10 @@ class PolicyBody(nn.Module):
             self.register_buffer("low", torch.tensor(group.action.low), persistent=False)
             self.register_buffer("high", torch.tensor(group.action.high), persistent=False)
 
+    def alone(self, agent: int) -> dict[str, Tensor]:
+        """The weights of an actor of a group of that agent alone."""
+        return {f"body.network.{name}": value for name, value in self.body.alone(agent).items()}
+
     def features(self, obs: Tensor) -> list[Tensor]:
         """`(B, A, O)` normalised observations to the activations of each layer, `(B, A, H)`."""
         return self.body.features(obs)
@@ -93,6 +97,13 @@ class Actor(PolicyBody):
     def forward(self, obs: Tensor) -> Distribution:
         """`(B, A, O)` normalised observations to distributions of `(B, A)`."""
         return self._policy(self.body(obs), obs)
+
+    def alone(self, agent: int) -> dict[str, Tensor]:
+        """The weights of an actor of a group of that agent alone."""
+        if not isinstance(self.action, Box):
+            return super().alone(agent)
+        own = self.free_log_std if self.body.share else self.free_log_std[agent]
+        return super().alone(agent) | {"free_log_std": own.detach()}
 
     def no_memory(self, copies: int) -> Tensor:
         """`(E, A, M)` what there is to remember where episodes begin."""

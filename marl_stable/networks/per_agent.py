@@ -47,6 +47,17 @@ class PerAgent(nn.Module):
         agents = x.shape[-2]
         return torch.cat([x, self.identity.expand(*x.shape[:-1], agents)], dim=-1) if agents > 1 else x
 
+    def alone(self, agent: int) -> dict[str, Tensor]:
+        """The weights of a network for that agent alone, which needs not be told who is asking."""
+        state = self.network.state_dict()
+        if not self.share:
+            return {name: value[agent] for name, value in state.items()}
+        if len(self.identity) > 1:  # its index is the same in every row: a part of the bias
+            weight, bias = state["hidden.0.weight"], state["hidden.0.bias"]
+            inputs = len(weight) - len(self.identity)
+            state |= {"hidden.0.weight": weight[:inputs], "hidden.0.bias": bias + weight[inputs + agent]}
+        return dict(state)
+
     def no_memory(self, copies: int) -> Tensor:
         """`(E, A, M)` what there is to remember where episodes begin."""
         return self.identity.new_zeros(copies, len(self.identity), self.network.memory_size)
