@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from marl_stable.interruption import Signals
 from marl_stable.investigate import contributions
-from tests.runs import Asked, measure_little
+from tests.runs import Asked, measure_little, train
 from tests.trainings import Behaviour, stand_in
 
 
@@ -54,6 +56,22 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 def quick_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """For runs that are about something else."""
     measure_little(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended; not to be changed."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        measure_little(patched)
+        assert train(path, "--quiet") == 0
+    return path
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 @pytest.fixture

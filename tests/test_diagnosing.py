@@ -21,27 +21,12 @@ from marl_stable.report.files import to_json
 from marl_stable.report.page import page
 from marl_stable.run import Run, conducting
 from marl_stable.types import UsageError
-from tests.runs import ROOT, measure_little, metadata, train
+from tests.runs import ROOT, metadata, train
 
 KEYS = {"verdict", "findings", "symptoms", "actions_taken", "checked", "return", "baselines", "not_judged"}
 FINDING = {"cause", "confidence", "onset_steps", "where", "evidence", "explanation", "remedy", "config"}
 
 pytestmark = pytest.mark.usefixtures("quick_measurements")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has ended; not to be changed."""
-    path = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patched:
-        measure_little(patched)
-        assert train(path, "--quiet") == 0
-    return path
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def state(folder: Path) -> dict[str, tuple[bytes, int]]:

@@ -9,24 +9,9 @@ import pytest
 
 from marl_stable import reporting
 from marl_stable.cli import main
-from tests.runs import Asked, measure_little, train
+from tests.runs import Asked, train
 
 pytestmark = pytest.mark.usefixtures("quick_measurements")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has ended; not to be changed."""
-    path = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patched:
-        measure_little(patched)
-        assert train(path, "--quiet") == 0
-    return path
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def test_a_run_leaves_its_page_and_the_command_writes_the_same(

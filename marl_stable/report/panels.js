@@ -1,4 +1,5 @@
 // Draws the panels of run_html.py with uPlot: those in folded parts once these are opened, all with one cursor.
+// uPlot is under the MIT License, Copyright (c) 2022 Leon Sorokin.
 "use strict";
 (() => {
   const told = JSON.parse(document.getElementById("panels").textContent);
@@ -79,7 +80,8 @@
     for (const line of panel.lines) {
       const stroke = colour(line.c), x = told.axes[line.x];
       const points = {show: x.length < 25, size: 4, fill: stroke, width: 0};
-      series.push({label: line.label, stroke, width: 1.6, points, value: (_, value) => read(value)});
+      const dash = line.dashes ? [3 * line.dashes + 3, 3] : [];
+      series.push({label: line.label, stroke, dash, width: 1.6, points, value: (_, value) => read(value)});
       const table = [x, line.y];
       if (line.low) {
         bands.push({series: [series.length + 1, series.length], fill: `${stroke}2b`});

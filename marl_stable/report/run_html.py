@@ -12,17 +12,17 @@ import numpy as np
 from marl_stable.monitor.recording import Recording
 from marl_stable.report import curves
 from marl_stable.report.cards import cards
-from marl_stable.report.curves import Line, Panel
 from marl_stable.report.files import to_json
 from marl_stable.report.histograms import Histograms
-from marl_stable.report.html import COLOURS, colour, data, document, figure, legend, table
+from marl_stable.report.html import colour, data, document, legend, table
 from marl_stable.report.page import VERDICTS, number, since
+from marl_stable.report.sheet import SCRIPTS, STYLES, Sheet
 
 AT_FIRST, MOST_PICTURES = 6, 60  # of what one run's actors chose: in view, and in all
 MOST_KINDS = 100  # rows of the table of incidents
 MOST_MARKS = 200
-STYLES = ("uplot/uPlot.min.css",)
-SCRIPTS = ("uplot/uPlot.iife.min.js", "panels.js")
+FIRST_SETTINGS = ("env.id", "algo.name", "seed")
+MOST_SETTINGS = 12  # in view
 ACTIONS = "actions/"
 
 
@@ -42,57 +42,17 @@ class Told:
 
 def page(runs: Sequence[Told]) -> str:
     """The whole file; of several runs, what tells them apart."""
-    sheet = _Sheet()
+    sheet = Sheet()
     body = list(_one(runs[0], sheet) if len(runs) == 1 else _several(runs, sheet))
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     marks = _marks(runs[0]) if len(runs) == 1 else []
     return document(title, [*body, data("panels", sheet.content() | {"marks": marks})], STYLES, SCRIPTS)
 
 
-class _Sheet:
-    """The panels of a page: their places in its text, and their numbers for its script."""
-
-    def __init__(self) -> None:
-        self._panels: list[dict[str, Any]] = []
-        self._axes: dict[tuple[int, ...], int] = {}  # most lines share their steps
-
-    def content(self) -> dict[str, Any]:
-        """What the script draws."""
-        return {"axes": [list(axis) for axis in self._axes], "panels": self._panels}
-
-    def panel(self, panel: Panel) -> str:
-        """Curves."""
-        lines = [self._line(line) for line in panel.lines]
-        self._panels.append({"lines": lines, "levels": dict(panel.levels), "log": panel.logarithmic})
-        notes = [panel.note] if panel.note else []
-        notes += ["logarithmic"] if panel.logarithmic else []
-        notes += [f"not finite at {panel.lost:,} readings"] if panel.lost else []
-        return self._place(panel.title, ", ".join(notes))
-
-    def picture(self, place: str, found: Histograms, hue: int) -> str:
-        """What was chosen how often, over training."""
-        shares = np.rint(100 * found.counts / found.counts.sum(1, keepdims=True).clip(1)).astype(int)
-        whole = bool(np.all(np.diff(found.edges) == 1.0))
-        drawn = {"x": self._axis(found.steps), "edges": found.edges.tolist(), "shares": shares.tolist()}
-        self._panels.append({"heat": drawn | {"whole": whole, "c": hue % COLOURS}})
-        return self._place(place, "" if whole else "of its range")
-
-    def _line(self, line: Line) -> dict[str, Any]:
-        found: dict[str, Any] = {"label": line.label, "x": self._axis(line.steps), "c": line.colour % COLOURS}
-        parts = {"y": line.values, "low": line.low, "high": line.high}
-        return found | {name: _rounded(values) for name, values in parts.items() if values is not None}
-
-    def _axis(self, steps: Iterable[int]) -> int:
-        return self._axes.setdefault(tuple(map(int, steps)), len(self._axes))
-
-    def _place(self, title: str, note: str) -> str:
-        return figure(f'<div class="plot" data-panel="{len(self._panels) - 1}"></div>', title, note)
-
-
 # ---- one run
 
 
-def _one(run: Told, sheet: _Sheet) -> Iterator[str]:
+def _one(run: Told, sheet: Sheet) -> Iterator[str]:
     yield from _head(run)
     yield "<h2>Critic, actions, reward</h2>"
     levels = {name.replace("_", " "): value for name, value in _baselines(run)}
@@ -151,7 +111,7 @@ def _facts(run: Told) -> Iterator[str]:
     yield f"commit {str(metadata['git_commit'])[:10]}" if metadata.get("git_commit") else ""
 
 
-def _pictures(run: Told, sheet: _Sheet) -> Iterator[str]:
+def _pictures(run: Told, sheet: Sheet) -> Iterator[str]:
     found = {tag.removeprefix(ACTIONS): h for tag, h in run.histograms.items() if tag.startswith(ACTIONS)}
     if not found:
         return
@@ -226,7 +186,7 @@ def _marks(run: Told) -> list[dict[str, Any]]:
 # ---- several runs
 
 
-def _several(runs: Sequence[Told], sheet: _Sheet) -> Iterator[str]:
+def _several(runs: Sequence[Told], sheet: Sheet) -> Iterator[str]:
     yield f"<h1>{len(runs)} runs</h1>"
     head = ("run", "verdict", "status", "steps", "last evaluation", "best", "random", "best constant")
     yield table(head, [_row(run, number) for number, run in enumerate(runs)], named=3)
@@ -266,12 +226,18 @@ def _row(run: Told, place: int) -> tuple[str, ...]:
 
 def _differences(runs: Sequence[Told]) -> Iterator[str]:
     """Settings in which runs differ."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    told = {key: [to_json(run.settings[key]) if key in run.settings else "" for run in runs] for key in keys}
+    keys = dict.fromkeys([*FIRST_SETTINGS, *(key for run in runs for key in run.settings)])
+    told = {key: [_setting(run.settings.get(key)) for run in runs] for key in keys}
     rows = [[escape(key), *map(escape, values)] for key, values in told.items() if len(set(values)) > 1]
-    if rows:
-        yield "<h2>Settings in which they differ</h2>"
-        yield table(("", *(escape(run.name) for run in runs)), rows)
+    if not rows:
+        return
+    found = table(("", *(escape(run.name) for run in runs)), rows)
+    yield "<h2>Settings in which they differ</h2>"
+    yield from [found] if len(rows) <= MOST_SETTINGS else _folded(f"{len(rows)} settings", [found])
+
+
+def _setting(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else to_json(value)
 
 
 # ---- what both are made of
@@ -325,7 +291,3 @@ def _note(text: str) -> str:
 
 def _words(name: str) -> str:
     return escape(name.replace("_", " "))
-
-
-def _rounded(values: curves.Values) -> list[float | None]:
-    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]

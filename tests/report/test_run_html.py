@@ -129,6 +129,14 @@ def test_runs_are_compared_with_the_settings_in_which_they_differ() -> None:
     assert panels(text)["marks"] == []
 
 
+def test_more_runs_than_colours_are_told_apart_by_dashes() -> None:
+    lines = panels(page([replace(TOLD, name=f"run {i}") for i in range(10)]))["panels"][0]["lines"]
+    looks = [(line["c"], line["dashes"]) for line in lines]
+    assert looks[0] == (0, 0)
+    assert looks[9] == (1, 1)
+    assert len(set(looks)) == 10
+
+
 def test_a_run_of_which_little_is_known_has_a_page() -> None:
     text = page([Told("x", EMPTY, HEALTHY | {"return": None, "baselines": {}})])
     assert "healthy" in words_of(text)
