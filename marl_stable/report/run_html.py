@@ -227,7 +227,7 @@ def _row(run: Told, place: int) -> tuple[str, ...]:
 def _differences(runs: Sequence[Told]) -> Iterator[str]:
     """Settings in which runs differ."""
     keys = dict.fromkeys([*FIRST_SETTINGS, *(key for run in runs for key in run.settings)])
-    told = {key: [_setting(run.settings.get(key)) for run in runs] for key in keys}
+    told = {key: [_setting(run.settings.get(key, "")) for run in runs] for key in keys}
     rows = [[escape(key), *map(escape, values)] for key, values in told.items() if len(set(values)) > 1]
     if not rows:
         return
@@ -237,7 +237,7 @@ def _differences(runs: Sequence[Told]) -> Iterator[str]:
 
 
 def _setting(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else to_json(value)
+    return "none" if value is None else value if isinstance(value, str) else to_json(value)
 
 
 # ---- what both are made of
