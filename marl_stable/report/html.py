@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -75,7 +76,8 @@ def _name(is_name: bool) -> str:
 
 
 def _read(name: str) -> str:
-    return (ROOM / name).read_text(encoding="utf-8")
+    """Without a library's line about where it comes from: a page names no address, so that none could be fetched."""
+    return re.sub(r"\A/\*!.*?\*/\s*", "", (ROOM / name).read_text(encoding="utf-8"))
 
 
 def _colours() -> str:

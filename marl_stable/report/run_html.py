@@ -60,6 +60,7 @@ def _one(run: Told, sheet: Sheet) -> Iterator[str]:
     yield from _pictures(run, sheet)
     yield "<h2>Diagnosis</h2>"
     yield from _diagnosis(run.diagnosis)
+    yield "<h2>Incidents</h2>"
     yield from _incidents(run.incidents)
     for title, panels in curves.categories(run.recording).items():
         yield f"<h2>{escape(title)}</h2>"
@@ -150,6 +151,7 @@ def _diagnosis(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _incidents(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not entries:
+        yield "<p>No incidents.</p>"
         return
     alike: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for entry in entries:
@@ -158,7 +160,7 @@ def _incidents(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rows = [
         (_words(kind), escape(where), _words(action), *_told(same)) for (kind, where, action), same in alike.items()
     ]
-    yield f"<h2>Incidents ({len(entries):,})</h2>"
+    yield f"<p>{len(entries):,} incidents:</p>"
     yield table(
         ("what", "where", "done", "times", "first at", "last at", "largest value", "limit"), rows[:MOST_KINDS], 3
     )

@@ -75,7 +75,7 @@ def test_it_is_one_file_with_nothing_to_fetch() -> None:
     parser.feed(text)
     assert parser.open == []
     assert not {"link", "img", "iframe"} & set(parser.tags)
-    assert not re.search(r"<script[^>]+src|url\(|@import|\bfetch\(|XMLHttpRequest", text)
+    assert not re.search(r"https?:|<script[^>]+src|url\(|@import|\bfetch\(|XMLHttpRequest", text)
     assert "Content-Security-Policy" in text
     assert "default-src 'none'" in text
 
@@ -140,6 +140,7 @@ def test_more_runs_than_colours_are_told_apart_by_dashes() -> None:
 def test_a_run_of_which_little_is_known_has_a_page() -> None:
     text = page([Told("x", EMPTY, HEALTHY | {"return": None, "baselines": {}})])
     assert "healthy" in words_of(text)
+    assert "No incidents." in words_of(text)
     assert panels(text)["panels"] == []
 
 
