@@ -53,7 +53,7 @@ def read(words: Sequence[str], defaults: Asked, command: str, usage: str) -> tup
     spelt = [part for word in words for part in _long(word)]
     complete = [part for i in range(len(spelt)) for part in _with_value(spelt, i, known, command)]
     width = shutil.get_terminal_size().columns
-    texts = (f"marl-stable {command} {usage}", str(type(defaults).__doc__))
+    texts = (f"marl-stable {command} {usage}", " ".join(str(type(defaults).__doc__).split()))
     try:
         asked, others = tyro.cli(
             type(defaults),

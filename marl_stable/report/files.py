@@ -35,7 +35,7 @@ def require_writable(name: str) -> Path:
     path = Path(name)
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"lies in {str(path.parent)!r}, which is no folder"
-        raise UsageError(f"{name!r} {what}; name a file for the page, such as reward.html.")
+        raise UsageError(f"{name!r} {what}; name a file for the page, such as page.html.")
     return path
 
 
