@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from marl_stable.diagnosing import read_case
-from marl_stable.folder import RunFolder, read_incidents
+from marl_stable.folder import METADATA, RunFolder, read_incidents
 from marl_stable.monitor.diagnosis import diagnose
 from marl_stable.report.histograms import read_histograms
 from marl_stable.report.run_html import Told, page
@@ -15,11 +15,19 @@ from marl_stable.types import UsageError
 
 
 def report(paths: Sequence[Path]) -> str:
-    """The page of the runs in `paths`. Raises UsageError where one of them holds nothing to tell, or comes twice."""
+    """The page of the runs in `paths`, or in folders below them, as a sweep's are. Raises UsageError where one of them
+    holds nothing to tell, or comes twice."""
+    paths = [run for path in paths for run in _runs(path)]
     for i, path in enumerate(paths):
         if path.resolve() in [other.resolve() for other in paths[:i]]:
             raise UsageError(f"{str(path)!r} is given twice; name each run once.")
     return page([_told(path, name) for path, name in zip(paths, _names(paths), strict=True)])
+
+
+def _runs(path: Path) -> list[Path]:
+    """The run itself, or the runs below a folder that is none."""
+    below = sorted({file.parent for file in path.rglob(METADATA)}) if path.is_dir() else []
+    return [path] if (path / METADATA).exists() or not below else below
 
 
 def _told(path: Path, name: str) -> Told:

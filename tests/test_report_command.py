@@ -72,6 +72,7 @@ def test_several_runs_go_by_what_tells_their_paths_apart(finished: Path, tmp_pat
     assert "<h1>2 runs</h1>" in found
     assert "one/run</td>" in found
     assert "other/run</td>" in found
+    assert reporting.report([tmp_path]) == found  # a folder of runs stands for them
 
 
 @pytest.mark.parametrize(

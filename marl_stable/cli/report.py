@@ -15,7 +15,7 @@ USAGE = Usage("report", "RUN [RUN ...] -o FILE.html")
 @dataclass(frozen=True)
 class Report:
     """Write a page of one file about runs, running, finished or crashed: diagnosis, curves, actions, gradients,
-    incidents. Several are compared, a line each."""
+    incidents. Several are compared, a line each; a folder of runs, such as a sweep's, stands for them."""
 
     output: str | None = None
     """File to write, `-o` for short."""
