@@ -9,8 +9,9 @@ from typing import Any
 from marl_stable.diagnosing import read_case
 from marl_stable.folder import METADATA, RunFolder, read_incidents
 from marl_stable.monitor.diagnosis import diagnose
+from marl_stable.report import run_html, runs_html
 from marl_stable.report.histograms import read_histograms
-from marl_stable.report.run_html import Told, page
+from marl_stable.report.told import Told
 from marl_stable.types import UsageError
 
 
@@ -21,7 +22,8 @@ def report(paths: Sequence[Path]) -> str:
     for i, path in enumerate(paths):
         if path.resolve() in [other.resolve() for other in paths[:i]]:
             raise UsageError(f"{str(path)!r} is given twice; name each run once.")
-    return page([_told(path, name) for path, name in zip(paths, _names(paths), strict=True)])
+    runs = [_told(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    return run_html.page(runs[0]) if len(runs) == 1 else runs_html.page(runs)
 
 
 def _runs(path: Path) -> list[Path]:

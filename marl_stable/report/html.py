@@ -51,6 +51,21 @@ def figure(picture: str, title: str, note: str = "") -> str:
     return f"<figure><figcaption>{told}</figcaption>{picture}</figure>"
 
 
+def panels(figures: Iterable[str]) -> str:
+    """Figures side by side, as many as fit."""
+    return "\n".join(['<div class="panels">', *figures, "</div>"])
+
+
+def folded(title: str, parts: Iterable[str]) -> str:
+    """What is shown on demand."""
+    return "\n".join([f"<details><summary>{escape(title)}</summary>", *parts, "</details>"])
+
+
+def note(text: str) -> str:
+    """A paragraph beside the point."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
 def legend(names: Iterable[tuple[str, str]]) -> str:
     """Classes of colours with what they stand for."""
     return f'<div class="legend">{"".join(f"<span>{swatch(kind)}{escape(name)}</span>" for kind, name in names)}</div>'

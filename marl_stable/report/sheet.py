@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from marl_stable.report.curves import Line, Panel, Values
 from marl_stable.report.histograms import Histograms
-from marl_stable.report.html import COLOURS, figure
+from marl_stable.report.html import COLOURS, data, document, figure
 
 STYLES = ("uplot/uPlot.min.css",)
 SCRIPTS = ("uplot/uPlot.iife.min.js", "panels.js")
+USE = (
+    '<p class="note">Drag over a plot to zoom, double-click to go back; a click on a name hides its line.</p>\n'
+    '<noscript><p class="bad">The plots need JavaScript, of this file alone.</p></noscript>'
+)
 
 
 class Sheet:
@@ -22,9 +26,11 @@ class Sheet:
         self._panels: list[dict[str, Any]] = []
         self._axes: dict[tuple[int, ...], int] = {}  # most lines share their steps
 
-    def content(self) -> dict[str, Any]:
-        """What the script draws."""
-        return {"axes": [list(axis) for axis in self._axes], "panels": self._panels}
+    def page(self, title: str, body: Iterable[str], marks: Sequence[Mapping[str, Any]] = ()) -> str:
+        """The whole file; `marks` are upright lines of all panels, at steps, of a cause or of an incident."""
+        body = list(body)  # which fills the sheet
+        drawn = {"axes": [list(axis) for axis in self._axes], "panels": self._panels, "marks": list(marks)}
+        return document(title, [*body, data("panels", drawn)], STYLES, SCRIPTS)
 
     def panel(self, panel: Panel) -> str:
         """Curves."""

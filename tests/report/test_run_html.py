@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from marl_stable.monitor.recording import EMPTY
+from marl_stable.report import run_html, runs_html
 from marl_stable.report.histograms import Histograms
-from marl_stable.report.run_html import AT_FIRST, Told, page
+from marl_stable.report.run_html import AT_FIRST
+from marl_stable.report.told import Told
 from tests.report.test_curves import recording
 from tests.report.test_reward_html import Balanced, read
 
@@ -56,6 +58,10 @@ TOLD = Told(
     incidents=[incident(200, 5.0), incident(300, 7.0), incident(300, None)],
     histograms=histograms(["agent_0/0", "agent_1/0"]),
 )
+
+
+def page(runs: list[Told]) -> str:
+    return run_html.page(runs[0]) if len(runs) == 1 else runs_html.page(runs)
 
 
 def words_of(text: str) -> str:
