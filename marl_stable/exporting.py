@@ -10,12 +10,11 @@ import io
 import json
 import logging
 import os
-import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -57,11 +56,12 @@ class Program(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The action `(B, ...)` for a raw, flat `observation (B, O)`, and the memory to hand in with the next one.
 
-        `action_mask (B, n)`, above 0.5 where an action is legal, belongs to groups with masks; `memory (B, M)`, zeros
-        where an episode begins, to recurrent actors.
+        `action_mask (B, n)`, true where an action is legal, belongs to groups with masks; `memory (B, M)`, zeros where
+        an episode begins, to recurrent actors.
         """
-        seen = observation if action_mask is None else torch.cat([observation, action_mask], dim=-1)
-        seen = self.norm(seen.unsqueeze(1))  # an axis of one agent
+        if action_mask is not None:
+            observation = torch.cat([observation, action_mask.to(observation.dtype)], dim=-1)
+        seen = self.norm(observation.unsqueeze(1))  # an axis of one agent
         if memory is None:
             return self._taken(self.actor(seen))
         assert isinstance(self.actor, Actor)
@@ -85,23 +85,24 @@ class Units(nn.Module):
         self.action, self.dtype = action, getattr(torch, np.dtype(action.dtype).name)
         if isinstance(action, MultiDiscrete):
             self.register_buffer("start", torch.tensor(action.start))
-        elif isinstance(action, Box):
-            self.register_buffer("low", torch.tensor(action.low))
-            self.register_buffer("high", torch.tensor(action.high))
+        elif isinstance(action, Box):  # bounds have the environment's precision, as far as there is a choice
+            wide = self.dtype if self.dtype.is_floating_point else torch.float64
+            self.register_buffer("low", torch.tensor(action.low, dtype=wide))
+            self.register_buffer("high", torch.tensor(action.high, dtype=wide))
 
     def forward(self, chosen: Tensor) -> Tensor:
         """`(B,)`, `(B, K)` or `(B, D)` to `(B, ...)` in the environment's shape and dtype."""
         if isinstance(self.action, Discrete):
             return (chosen + self.action.start).to(self.dtype)
-        if isinstance(self.action, MultiDiscrete):
-            chosen = chosen + self.start
-        else:
-            inside = torch.minimum(torch.maximum(chosen, self.low), self.high)
-            chosen = inside if self.dtype.is_floating_point else inside.round()
-        chosen = chosen.to(self.dtype)
+        taken = chosen + self.start if isinstance(self.action, MultiDiscrete) else self._inside(chosen)
         if self.action.scalar:
-            return chosen[:, 0]
-        return chosen.unflatten(1, self.action.shape) if len(self.action.shape) > 1 else chosen
+            return taken.to(self.dtype)[:, 0]
+        shape = self.action.shape
+        return taken.to(self.dtype).unflatten(1, shape) if len(shape) > 1 else taken.to(self.dtype)
+
+    def _inside(self, chosen: Tensor) -> Tensor:
+        near = chosen if self.dtype.is_floating_point else chosen.round()
+        return torch.minimum(torch.maximum(near.to(self.low.dtype), self.low), self.high)
 
 
 def export(run: Path, folder: Path, kind: Format = "pt2", checkpoint: str | None = None) -> Exported:
@@ -131,19 +132,13 @@ def write(loaded: Loaded, folder: Path, kind: Format = "pt2") -> list[Path]:
 
 
 def file_name(agent: str) -> str:
-    """The agent's name without what file systems do not take."""
-    return re.sub(r"[^\w.-]", "_", agent)
+    """The agent's name with all but letters, digits and `_.-~` percent-encoded, since it may hold a slash."""
+    return quote(agent, safe="")
 
 
 def _agents(agent: Agent) -> list[tuple[str, GroupLearner, int]]:
-    """Every agent in the environment's order, who learns for it, and as which of the group. Raises UsageError where two
-    would be written to one file."""
+    """Every agent in the environment's order, who learns for it, and as which of the group."""
     places = {name: (x, i) for x in agent.learners.values() for i, name in enumerate(x.group.agents)}
-    names: dict[str, str] = {}
-    for name in agent.spec.agents:
-        other = names.setdefault(file_name(name).lower(), name)
-        if other != name:
-            raise UsageError(f"agents {other!r} and {name!r} would be written to one file; rename one of them.")
     return [(name, *places[name]) for name in agent.spec.agents]
 
 
@@ -161,20 +156,24 @@ def _program(learner: GroupLearner, index: int) -> Program:
 
 
 def _bytes(program: Program, learner: GroupLearner, kind: Format, about: dict[str, Any]) -> bytes:
-    inputs = {name: torch.zeros(EXAMPLES, size) for name, size in _inputs(program, learner).items()}
+    inputs = _inputs(program, learner)
     observation = inputs.pop("observation")
     batch = torch.export.Dim("batch")
     axes = {name: {0: batch} for name in ("observation", *inputs)}
     with _quiet(), torch.no_grad():
         traced = torch.export.export(program, (observation,), inputs, dynamic_shapes=axes)
+        traced.graph.eliminate_dead_code()  # such as probabilities, which nobody asks for
+        for node in traced.graph.nodes:
+            node.meta.pop("stack_trace", None)  # where this package lies on this machine
         return _pt2(traced, about) if kind == "pt2" else _onnx(traced, about)
 
 
-def _inputs(program: Program, learner: GroupLearner) -> dict[str, int]:
-    """Names and sizes of what the program is given."""
+def _inputs(program: Program, learner: GroupLearner) -> dict[str, Tensor]:
+    """What the program is given, by name."""
     mask, memory = legal_features(learner.group), program.actor.body.network.memory_size
-    sizes = {"observation": learner.group.obs_size - mask, "action_mask": mask, "memory": memory}
-    return {name: size for name, size in sizes.items() if size or name == "observation"}
+    found = {"observation": torch.zeros(EXAMPLES, learner.group.obs_size - mask)}
+    found |= {"action_mask": torch.ones(EXAMPLES, mask, dtype=torch.bool)} if mask else {}
+    return found | ({"memory": torch.zeros(EXAMPLES, memory)} if memory else {})
 
 
 def _pt2(traced: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
@@ -184,14 +183,14 @@ def _pt2(traced: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
 
 
 def _onnx(traced: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
-    names = ["action", "memory_after"][: len(traced.graph_signature.user_outputs)]
+    names = ["action", "next_memory"][: len(traced.graph_signature.user_outputs)]  # ONNX gives no name twice
     found = torch.onnx.export(traced, dynamo=True, output_names=names, verbose=False)
     assert found is not None
-    found.model.metadata_props[ABOUT] = json.dumps(about)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "program.onnx"
-        found.save(str(file))
-        return file.read_bytes()
+    model = found.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # how torch came to it: half of the file
+    model.metadata_props.add(key=ABOUT, value=json.dumps(about))
+    return bytes(model.SerializeToString())
 
 
 def _about(loaded: Loaded, agent: str, learner: GroupLearner) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from marl_stable.cli import main
 from marl_stable.config import NetworkConfig
 from marl_stable.networks.batchnorm import BatchNorm
 from marl_stable.policy import Loaded, Policy
-from marl_stable.types import Box, Discrete, EnvSpec, Group, MultiDiscrete, UsageError, legal_features
+from marl_stable.types import Box, Discrete, EnvSpec, Group, MultiDiscrete, legal_features
 from tests.runs import ROOT, TINY, measure_little
 
 CPU = torch.device("cpu")
@@ -123,7 +124,7 @@ def test_a_program_acts_as_the_policy_does(case: str, tmp_path: Path) -> None:
                 asked(policy, seen[b], None if masks is None else masks[b]) for b, policy in enumerate(policies)
             ]
             for i, agent_name in enumerate(NAMES):
-                inputs = {} if masks is None else {"action_mask": torch.from_numpy(masks[:batch, i])}
+                inputs = {} if masks is None else {"action_mask": torch.from_numpy(masks[:batch, i] > 0)}
                 inputs |= {"memory": kept[i]} if memory else {}
                 found = programs[i](torch.from_numpy(seen[:batch, i]), **inputs)
                 found, kept[i] = found if memory else (found, kept[i])
@@ -173,7 +174,7 @@ def test_onnx_acts_alike(case: str, tmp_path: Path) -> None:
     memory = agent.agent.learners["a"].actor.body.network.memory_size
     for batch in (1, 5):
         seen, masks = observations(group, batch)
-        inputs = {"observation": seen[:, 1]} | ({} if masks is None else {"action_mask": masks[:, 1]})
+        inputs = {"observation": seen[:, 1]} | ({} if masks is None else {"action_mask": masks[:, 1] > 0})
         inputs |= {"memory": np.full((batch, memory), 0.1, np.float32)} if memory else {}
         assert {x.name for x in session.get_inputs()} == set(inputs)
         tensors = {key: torch.from_numpy(value) for key, value in inputs.items()}
@@ -246,11 +247,26 @@ def test_without_the_extra_onnx_says_what_to_install(
     assert not (tmp_path / "x").exists()
 
 
-def test_names_that_file_systems_do_not_take_are_changed_and_never_two_into_one() -> None:
-    assert exporting.file_name("red/agent 0:é") == "red_agent_0_é"
-    spec = EnvSpec("made", ("a/b", "a b"), (Group("a", ("a/b", "a b"), 3, DISCRETE, "team"),))
-    config = replace(default_config("mappo"), gamma=0.9).to_act()
-    agent = algorithm("mappo")(spec, config, 1, CPU, seed=0)
-    with pytest.raises(UsageError, match=r"agents 'a/b' and 'a b' would be written to one file"):
-        exporting.write(Loaded(agent, spec, 0, "last"), ROOT / "never")
-    assert not (ROOT / "never").exists()
+def test_names_that_file_systems_do_not_take_are_encoded() -> None:
+    assert exporting.file_name("agent_0") == "agent_0"
+    assert exporting.file_name("red/agent 0") == "red%2Fagent%200"
+
+
+@pytest.mark.parametrize("kind", ["pt2", "onnx"])
+def test_a_program_does_not_tell_where_it_was_made(kind: exporting.Format, tmp_path: Path) -> None:
+    (file,) = exporting.write(loaded("mappo", DISCRETE, names=("a_0",)), tmp_path, kind)
+    whole = zipfile.ZipFile(file) if kind == "pt2" else None
+    parts = [whole.read(name) for name in whole.namelist()] if whole else [file.read_bytes()]
+    assert not any(b"site-packages" in part or str(ROOT).encode() in part for part in parts)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int16"])
+def test_an_action_is_never_outside_of_its_bounds(dtype: str, tmp_path: Path) -> None:
+    bounds = (0.1, 0.7) if dtype != "int16" else (0.0, 7.0)
+    action = Box((bounds[0],) * 3, (bounds[1],) * 3, (3,), dtype=dtype)
+    (file,) = exporting.write(loaded("mappo", action, names=("a_0",)), tmp_path)
+    found = program(file)(1e4 * torch.randn(64, OBSERVED, generator=torch.Generator().manual_seed(0))).numpy()
+    low, high = np.array(bounds, dtype)
+    assert found.dtype == dtype
+    assert ((found >= low) & (found <= high)).all()
+    assert len(np.unique(found)) > 1
