@@ -27,7 +27,7 @@ from marl_stable.types import Box, Discrete, EnvSpec, Group, MultiDiscrete, lega
 from tests.runs import ROOT, TINY, measure_little
 
 CPU = torch.device("cpu")
-NAMES = ("a_0", "a_1", "a_2")
+NAMES = ("a_0", "a_1")
 DISCRETE = Discrete(4, 3)
 SQUARE = Box((-1.0, 0.0, -2.0, 0.5), (1.0, 5.0, 2.0, 1.0), (2, 2))
 WHOLE = Box((0.0, 0.0), (255.0, 3.0), (2,), dtype="uint8")
@@ -134,7 +134,7 @@ def test_a_program_acts_as_the_policy_does(case: str, tmp_path: Path) -> None:
 
 
 def test_agents_of_one_network_have_their_own_programs_and_nothing_of_others(tmp_path: Path) -> None:
-    one, other, _ = exporting.write(loaded("mappo", SQUARE), tmp_path)
+    one, other = exporting.write(loaded("mappo", SQUARE), tmp_path)
     apart = exporting.write(loaded("mappo", SQUARE, share=False), tmp_path / "apart")
     seen = torch.ones(1, OBSERVED)
     assert not torch.equal(program(one)(seen), program(other)(seen))
