@@ -64,6 +64,14 @@ class Rollout:
         self.missing.zero_()
         self.begins[0] = self.begins[-1]
 
+    def beginnings(self) -> tuple[Tensor, Tensor]:
+        """`(K, E, A, O)` what was seen right after those steps at which some copy's episode ended, and `(K, E)` whose
+        did."""
+        after = [t + 1 for t in self.final_obs]
+        if not after:
+            return self.obs[:0], self.begins[:0]
+        return torch.stack([self.obs[t] for t in after]), torch.stack([self.begins[t] for t in after])
+
     def next_values(self, value: Tensor, final_value: Tensor) -> Tensor:
         """`(T, E, A)` values of what actions led to, from those of `obs (T + 1, E, A)` and `final_obs (K, E, A)`."""
         next_value = value[1:].clone()

@@ -1,13 +1,14 @@
-"""Whole training, and the floor below which no training can go.
+"""Whole training, as a run does it, and the floor below which no training can go.
 
 The floor is the time of the same forward and backward passes and Adam steps (torch's fused one) on the same shapes, and
-nothing else: no environment, no sampling, no advantages, no statistics.
+nothing else: no environment, no sampling, no advantages, no statistics. Its layers are torch's own.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -16,17 +17,19 @@ from torch import nn
 from benchmarks.timed.turns import Work
 from marl_stable.agents import algorithm
 from marl_stable.agents.config import MADDPGConfig, MAPPOConfig, default_config
+from marl_stable.allocation import keep_freed_memory
 from marl_stable.config import EnvConfig, Memory
 from marl_stable.envs import catalog
 from marl_stable.episodes import EpisodeStatistics
-from marl_stable.networks.body import ACTIVATIONS
 
 CPU = torch.device("cpu")
 DEFAULTS = MAPPOConfig()
+UNITS = {"tanh": nn.Tanh, "relu": nn.ReLU}  # of defaults
 
 
 def training(env_id: str, kwargs: dict[str, Any], copies: int, algo: str = "mappo", recurrent: Memory = "none") -> Work:
     """Steps per second of one iteration with the defaults: collect, learn, and what is watched."""
+    keep_freed_memory()
     config = default_config(algo)
     config = replace(config, gamma=0.95, network=replace(config.network, recurrent=recurrent))
     if isinstance(config, MADDPGConfig):
@@ -34,7 +37,7 @@ def training(env_id: str, kwargs: dict[str, Any], copies: int, algo: str = "mapp
     env = catalog.make(EnvConfig(id=env_id, kwargs=kwargs), CPU, copies)
     agent = algorithm(algo)(env.spec, config, copies, CPU, seed=1)
     episodes = EpisodeStatistics(env)
-    obs = env.reset(1)
+    obs, rounds = env.reset(1), count()
 
     def iterate() -> float:
         nonlocal obs
@@ -45,7 +48,7 @@ def training(env_id: str, kwargs: dict[str, Any], copies: int, algo: str = "mapp
             episodes.add(step)
             obs = step.obs
         agent.update(0.0, lambda: False)
-        agent.signals(True)
+        agent.signals(next(rounds) % agent.probe_every == 0)
         episodes.take()
         return agent.rollout_steps * copies / (time.perf_counter() - began)
 
@@ -107,6 +110,6 @@ def _stack(inputs: int, outputs: int, config: MAPPOConfig | MADDPGConfig) -> nn.
         layers.append(nn.Linear(inputs, width))
         if config.network.norm == "layer":
             layers.append(nn.LayerNorm(width))
-        layers.append(ACTIVATIONS[config.network.activation]())
+        layers.append(UNITS[config.network.activation]())
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))

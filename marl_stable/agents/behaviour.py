@@ -79,7 +79,7 @@ def _answers(actor: PolicyBody, answer: Answer, asked: Tensor | None) -> dict[st
         return found | _squashed(answer.pre, asked)
     assert isinstance(answer, Gaussian)
     found["responsiveness"] = actions.stochastic_responsiveness(*_moments(actor, answer), asked)
-    found["log_std"] = answer.log_std.expand(answer.mean.shape[1:])
+    found["log_std"] = answer.log_std[0]  # at whatever row
     if isinstance(answer, SquashedGaussian):
         return found | _squashed(answer.mean, asked)
     middle, half = (actor.high + actor.low) / 2, (actor.high - actor.low) / 2

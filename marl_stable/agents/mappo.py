@@ -6,7 +6,7 @@ central critics are given: the sum over groups of A * O, and where they pool A f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from marl_stable.agents.base import DRAWS, Player, Rings, Stats, copied, decay, 
 from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.figures import BACKWARD, layer_names, probe_every, probe_passes, rates
 from marl_stable.agents.ppo import Batch
-from marl_stable.agents.ppo_learner import PPOLearner
+from marl_stable.agents.ppo_learner import Learned, PPOLearner
 from marl_stable.agents.recurrent_learner import RecurrentPlayer, RecurrentPPOLearner
 from marl_stable.generators import go_on
 from marl_stable.graphs import Replayed
@@ -127,13 +127,17 @@ class MAPPO:
         batches, stats = self._batches()
         losses: dict[str, list[dict[str, Tensor]]] = {name: [] for name in self.learners}
         self.scale, entropy_scale = self._schedule(progress)
-        for epoch_ended, index in self._minibatches():
-            if interrupted():
-                self._load_learning_state(before)
-                return None
+        for minibatches in self._epochs():
+            steps: dict[str, list[Learned]] = {name: [] for name in self.learners}
+            for index in minibatches:
+                if interrupted():
+                    self._load_learning_state(before)
+                    return None
+                for name, learner in self.learners.items():
+                    steps[name].append(learner.learn(learner.part(batches[name], index), self.scale, entropy_scale))
             for name, learner in self.learners.items():
-                losses[name].append(learner.learn(learner.part(batches[name], index), self.scale, entropy_scale))
-            if epoch_ended and self._moved_enough(losses):
+                losses[name] += learner.told(steps[name])
+            if self._moved_enough(losses):
                 break
         for name, learner in self.learners.items():
             merge(stats, name, learner.finish(losses[name]))
@@ -175,14 +179,12 @@ class MAPPO:
             parts += [torch.ones_like(x) if self.spec.turn_based else x for x in alive.values()]
         return torch.cat(parts, dim=-1)
 
-    def _minibatches(self) -> Iterator[tuple[bool, Tensor]]:
-        """One flat stream over epochs and minibatches: whether an epoch ends, and samples `(B / num_minibatches,)`."""
+    def _epochs(self) -> Iterator[Sequence[Tensor]]:
+        """The samples `(B / num_minibatches,)` of each minibatch, epoch by epoch."""
         samples = next(iter(self.learners.values())).samples
         for _ in range(self.config.update_epochs):
             order = torch.randperm(samples, generator=self.generator, device=self.generator.device)
-            parts = order.tensor_split(min(self.config.num_minibatches, samples))
-            for i, part in enumerate(parts):
-                yield i == len(parts) - 1, part
+            yield order.tensor_split(min(self.config.num_minibatches, samples))
 
     def _schedule(self, progress: float) -> tuple[float, float]:
         """Factors of the step size and of the entropy bonus; decays take both down together."""

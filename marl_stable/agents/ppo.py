@@ -6,10 +6,12 @@ D action features. Chunks: N of L steps, M features of memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from marl_stable import distributed
 from marl_stable.monitor.signals.values import ratios
@@ -20,7 +22,7 @@ from marl_stable.rows import percentile
 ADVANTAGE_WINSOR = 5.0  # robust deviations
 OUTLIERS = 0.01  # of a batch's steps; what more of them have is a rare event, not a mishap
 ROUNDING = 1e-4  # of the mean: a smaller deviation is none
-POLICY_STATS = ("losses/actor", "losses/entropy", "losses/approx_kl", "losses/clip_fraction")
+POLICY_FIGURES = ("losses/actor", "losses/entropy", "losses/approx_kl", "losses/clip_fraction")
 
 
 class Past(NamedTuple):
@@ -49,6 +51,15 @@ class Batch(NamedTuple):
         return Batch._make([*(tensor.index_select(0, index) for tensor in self[:-1]), None])
 
 
+class Terms(NamedTuple):
+    """What a minibatch's objective is made of, and who acted; all `(B, A)`, and no longer differentiable."""
+
+    gain: Tensor
+    entropy: Tensor
+    log_ratio: Tensor
+    alive: Tensor
+
+
 def masked_mean(x: Tensor, alive: Tensor, share: bool) -> Tensor:
     """Mean over active entries. With one network per agent, the sum of each agent's own mean: no agent's gradient
     depends on how many others there are or for how long they lived."""
@@ -72,7 +83,7 @@ def policy_loss(
     entropy_coef: float | Tensor,
     action_penalty: float,
     share: bool,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Terms]:
     """PPO's clipped objective (Schulman et al. 2017, eq. 7) with an entropy bonus, to be minimised.
 
     L = -E[min(r A, clip(r, 1 - eps, 1 + eps) A)] - c E[H] + p E[u^2]   with   r = pi(a|o) / pi_old(a|o).
@@ -85,16 +96,22 @@ def policy_loss(
     if action_penalty:
         objective = objective - action_penalty * policy.penalty()
     loss = -masked_mean(objective, batch.alive, share)
-    with torch.no_grad():
-        clipped = ((ratio - 1).abs() > clip_coef).to(ratio.dtype)
-        seen = torch.stack([-gain, entropy, approx_kl(log_ratio), clipped]) * batch.alive  # (4, B, A)
-        means = seen.sum((1, 2)) / batch.alive.sum().clamp_min(1)
-        stats = dict(zip(POLICY_STATS, means.unbind(), strict=True)) | ratios(log_ratio, batch.alive)
-        stats["stability/entropy_weight"] = entropy_coef / _size(batch.advantage, batch.alive)
-    return loss, stats
+    return loss, Terms(gain.detach(), entropy.detach(), log_ratio.detach(), batch.alive)
 
 
-def _size(advantage: Tensor, alive: Tensor) -> Tensor:
+@torch.no_grad()
+def policy_figures(steps: Sequence[Terms], clip_coef: float) -> list[dict[str, Tensor]]:
+    """What is told of the policy at each of some steps: all at once, since one by one they take an update's time."""
+    gain, entropy, log_ratio, alive = (pad_sequence(list(x), batch_first=True) for x in zip(*steps, strict=True))
+    clipped = (log_ratio.expm1().abs() > clip_coef).to(gain.dtype)
+    seen = torch.stack([-gain, entropy, approx_kl(log_ratio), clipped]) * alive
+    means = seen.sum((2, 3)) / alive.sum((1, 2)).clamp_min(1)
+    found = dict(zip(POLICY_FIGURES, means, strict=True)) | ratios(log_ratio, alive)
+    each = zip(*(values.unbind() for values in found.values()), strict=True)
+    return [dict(zip(found, values, strict=True)) for values in each]
+
+
+def size(advantage: Tensor, alive: Tensor) -> Tensor:
     """Root mean square over active entries; NaN where all are 0."""
     square = (advantage * alive).square().sum() / alive.sum().clamp_min(1)
     return torch.where(square > 0, square, torch.nan).sqrt()

@@ -19,7 +19,7 @@ from marl_stable.agents.base import mean_of
 from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.figures import collected, diversity
 from marl_stable.agents.group_learner import GroupLearner, step_stats
-from marl_stable.agents.ppo import Batch, normalized_advantage, policy_loss, value_loss
+from marl_stable.agents.ppo import Batch, Terms, normalized_advantage, policy_figures, policy_loss, size, value_loss
 from marl_stable.agents.reward_scale import REWARD_CLIP
 from marl_stable.buffers import Rollout
 from marl_stable.drift import Beginnings
@@ -41,6 +41,10 @@ VALUE_CLIP = 10.0  # deviations
 LONGEST_HORIZON = 1_000.0  # steps, where values are guessed
 
 
+Learned = tuple[Terms, dict[str, Tensor]]
+"""Of one step: what the policy's objective was made of, and figures by tag."""
+
+
 class PPOLearner(GroupLearner):
     """A group's stochastic actor, its critic, and the rollout that they learn from."""
 
@@ -56,6 +60,7 @@ class PPOLearner(GroupLearner):
     )
     config: MAPPOConfig
     actor: Actor
+    advantage_size: Tensor  # () of the batch that is being learned from
 
     def __init__(
         self,
@@ -128,6 +133,8 @@ class PPOLearner(GroupLearner):
         advantage, learned = self._advantages(reward, flow, c.gae_lambda)
         target = (advantage + value[:-1]).flatten(0, 1)
         alive = learned.flatten(0, 1).to(target.dtype)
+        standard = self._standardised(advantage.flatten(0, 1), alive)
+        self.advantage_size = size(standard, alive)
         if c.normalize_value:
             self.value_norm.update(target, alive)
             target = self.value_norm(target)
@@ -136,7 +143,7 @@ class PPOLearner(GroupLearner):
             critic_input=critic_input[:steps].flatten(0, 1),
             action=r.action.flatten(0, 1),
             log_prob=r.log_prob.flatten(0, 1),
-            advantage=self._standardised(advantage.flatten(0, 1), alive),
+            advantage=standard,
             value=(self.value_norm(value[:-1]) if c.normalize_value else value[:-1]).flatten(0, 1),
             target=target,
             alive=alive,
@@ -211,29 +218,32 @@ class PPOLearner(GroupLearner):
         """The samples `index (N,)` of a whole batch."""
         return batch.rows(index)
 
-    def learn(self, batch: Batch, scale: float, entropy_scale: float) -> dict[str, Tensor]:
+    def learn(self, batch: Batch, scale: float, entropy_scale: float) -> Learned:
         """One step of actor and critic; the factors are those of the schedule."""
         c = self.config
-        found: dict[str, Tensor] = self.step(
-            batch, scale * (c.actor_lr or c.lr), scale * (c.critic_lr or c.lr), c.entropy_coef * entropy_scale
-        )
+        entropy_coef = c.entropy_coef * entropy_scale
+        terms, found = self.step(batch, scale * (c.actor_lr or c.lr), scale * (c.critic_lr or c.lr), entropy_coef)
         self.remember(found)
-        return found
+        return terms, found | {"stability/entropy_weight": entropy_coef / self.advantage_size}
+
+    def told(self, steps: list[Learned]) -> list[dict[str, Tensor]]:
+        """What is to be told of each of an epoch's steps."""
+        policies = policy_figures([terms for terms, _ in steps], self.config.clip_coef)
+        return [policy | found for policy, (_, found) in zip(policies, steps, strict=True)]
 
     def _step(
         self, batch: Batch, actor_lr: float | Tensor, critic_lr: float | Tensor, entropy_coef: float | Tensor
-    ) -> dict[str, Tensor]:
+    ) -> Learned:
         c = self.config
         with self.actor_norms.learning(batch.alive):
             policy = self._policy(batch)
-        loss, stats = policy_loss(policy, batch, c.clip_coef, entropy_coef, c.action_penalty, c.share)
+        loss, terms = policy_loss(policy, batch, c.clip_coef, entropy_coef, c.action_penalty, c.share)
         moved = self.actor_optimizer.move(loss, actor_lr)
         with self.critic_norms.learning(self._critic_rows(batch.alive)):
             value = self._value(batch)
         loss = value_loss(value, batch, c.clip_value, share=self.central or c.share)
-        stats["losses/critic"] = loss.detach()
         fitted = self.critic_optimizer.move(loss, critic_lr)
-        return stats | step_stats("actor", moved) | step_stats("critic", fitted)
+        return terms, {"losses/critic": loss.detach()} | step_stats("actor", moved) | step_stats("critic", fitted)
 
     def _policy(self, batch: Batch) -> Distribution:
         return self.actor(batch.obs)  # type: ignore[no-any-return]
@@ -245,7 +255,7 @@ class PPOLearner(GroupLearner):
         """Means over the update's steps; observation statistics move on only now, between updates."""
         r = self.rollout
         if self._normalize_obs:
-            self.beginnings.follow(self.obs_norm, r.obs[1:], r.begins[1:])
+            self.beginnings.follow(self.obs_norm, *r.beginnings())
         self.take_in(r.obs[:-1].flatten(0, 1), r.alive.flatten(0, 1))
         self.history.take_in(self.recent())
         self.rollout.clear()

@@ -45,7 +45,7 @@ def _fit_ppo(learner: PPOLearner, _: torch.Generator) -> tuple[list[float], list
     seen = learner.normalized(learner.rollout.all_obs())  # (T + 1 + K, E, A, O)
     batch, _found = learner.batch(seen, seen.flatten(2) if learner.central else seen)
     part = learner.part(batch, torch.arange(FIT_ROWS))
-    steps = [learner.learn(part, 1.0, 0.0) for _ in range(FIT_STEPS)]
+    steps = learner.told([learner.learn(part, 1.0, 0.0) for _ in range(FIT_STEPS)])
     return [float(step["losses/critic"]) for step in steps], [-float(step["losses/actor"]) for step in steps]
 
 

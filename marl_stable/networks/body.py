@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from marl_stable.config import Activation, NetworkConfig, Norm
 from marl_stable.networks.batchnorm import BatchNorm
 from marl_stable.networks.init import init_final, init_hidden
-from marl_stable.networks.layers import LayerNorm, Linear
+from marl_stable.networks.layers import LayerNorm, Linear, Tanh
 from marl_stable.networks.recurrent import Recurrent
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    "tanh": nn.Tanh,
+    "tanh": Tanh,
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,

@@ -1,4 +1,4 @@
-"""Linear and LayerNorm layers with or without an axis of agents.
+"""Linear and LayerNorm layers with or without an axis of agents, and an activation that spares memory.
 
 Shapes: N rows (any batch), A agents, I inputs, U outputs. With `agents=None` a layer has one set of weights and takes
 `(N, I)`; with `agents=A` each agent has its own and the layer takes `(A, N, I)`, all agents in one batched product.
@@ -33,6 +33,17 @@ class Linear(nn.Module):
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """x W for some rows of the layer's weight, in its precision."""
         return x.bfloat16() @ weight.bfloat16() if self.bf16 else x @ weight
+
+
+class Tanh(nn.Tanh):
+    """tanh in place of what the layer before it made, which that layer needs no more: memory is what activations cost.
+
+    Not to be given anything that somebody else still reads.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as `x`, which is overwritten."""
+        return x.tanh_()
 
 
 class LayerNorm(nn.Module):

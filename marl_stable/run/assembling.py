@@ -7,6 +7,7 @@ import torch
 from marl_stable import distributed
 from marl_stable.agents import algorithm
 from marl_stable.agents.config import ActorCriticConfig, MADDPGConfig, MAPPOConfig
+from marl_stable.allocation import keep_freed_memory
 from marl_stable.config import RunConfig
 from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv
@@ -45,6 +46,7 @@ def assemble(
 
     `random_return` is what random play brings, None where it was not measured.
     """
+    keep_freed_memory()
     algo = config.algo
     assert isinstance(algo, ActorCriticConfig)
     refuse, watch = config.stability in ("guard", "repair"), config.stability != "off"

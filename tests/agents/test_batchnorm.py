@@ -15,7 +15,7 @@ from marl_stable.agents.config import default_config
 from marl_stable.agents.ddpg_learner import DDPGLearner
 from marl_stable.agents.maddpg import MADDPG
 from marl_stable.agents.ppo import Batch
-from marl_stable.agents.ppo_learner import PPOLearner
+from marl_stable.agents.ppo_learner import Learned, PPOLearner
 from marl_stable.config import NetworkConfig, NetworkOverride
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.envs.particle import make
@@ -89,7 +89,7 @@ def test_ppos_first_ratios_are_one(algo: str, share: bool, monkeypatch: pytest.M
     ratios: list[Tensor] = []
     learn = PPOLearner.learn
 
-    def watched(self: PPOLearner, batch: Batch, scale: float, entropy_scale: float) -> dict[str, Tensor]:
+    def watched(self: PPOLearner, batch: Batch, scale: float, entropy_scale: float) -> Learned:
         with self.actor_norms.learning(batch.alive):
             learning = self.actor(batch.obs).log_prob(batch.action)
         assert torch.equal(learning, self.actor(batch.obs).log_prob(batch.action))

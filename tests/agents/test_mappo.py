@@ -12,7 +12,7 @@ from torch import Tensor
 
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.agents.ppo import Batch, policy_loss
-from marl_stable.agents.ppo_learner import PPOLearner
+from marl_stable.agents.ppo_learner import Learned, PPOLearner
 from marl_stable.config import NetworkConfig
 from marl_stable.envs.particle import ParticleEnv, make
 from marl_stable.envs.probe import Relay
@@ -49,7 +49,7 @@ def spied(agent: MAPPO, monkeypatch: pytest.MonkeyPatch, look: Callable[[PPOLear
     seen: list[Any] = []
     learn = PPOLearner.learn
 
-    def watched(self: PPOLearner, batch: Batch, scale: float, entropy_scale: float) -> dict[str, Tensor]:
+    def watched(self: PPOLearner, batch: Batch, scale: float, entropy_scale: float) -> Learned:
         seen.append(look(self, batch))
         return learn(self, batch, scale, entropy_scale)
 
@@ -301,15 +301,15 @@ def test_the_kl_stop_ends_all_epochs_and_not_only_the_inner_loop(name: str, monk
 def test_the_kl_stop_comes_once_the_policy_has_moved_that_far(monkeypatch: pytest.MonkeyPatch):
     free, _, _ = filled(num_minibatches=2, update_epochs=6, lr=5e-3)
     divergences: list[float] = []
-    learn = PPOLearner.learn
+    told = PPOLearner.told
 
-    def watched(*args: Any) -> dict[str, Tensor]:
-        stats = learn(*args)
-        divergences.append(float(stats["losses/approx_kl"]))
-        return stats
+    def watched(self: PPOLearner, steps: list[Learned]) -> list[dict[str, Tensor]]:
+        figures = told(self, steps)
+        divergences.extend(float(step["losses/approx_kl"]) for step in figures)
+        return figures
 
     with monkeypatch.context() as patch:
-        patch.setattr(PPOLearner, "learn", watched)
+        patch.setattr(PPOLearner, "told", watched)
         update(free)
     by_epoch = [sum(divergences[i : i + 2]) / 2 for i in range(0, 12, 2)]
     target = (by_epoch[2] + by_epoch[3]) / 2

@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl_stable.agents.ppo import Batch, masked_mean, normalized_advantage, policy_loss, value_loss
+from marl_stable.agents.ppo import (
+    Batch,
+    Terms,
+    masked_mean,
+    normalized_advantage,
+    policy_figures,
+    policy_loss,
+    value_loss,
+)
 from marl_stable.networks.heads import Categorical, Distribution, SquashedGaussian
 
 B, A, N = 60, 3, 5
@@ -91,7 +99,8 @@ def test_policy_loss_equals_a_loop_over_samples(discrete: bool, share: bool):
 def test_what_is_told_about_the_policy_equals_a_loop(discrete: bool):
     pi, _ = policy(discrete)
     rows = batch(discrete)
-    _, stats = policy_loss(pi, rows, CLIP, ENTROPY, PENALTY, share=False)
+    _, terms = policy_loss(pi, rows, CLIP, ENTROPY, PENALTY, share=False)
+    (stats,) = policy_figures([terms], CLIP)
     log_ratio = (pi.log_prob(rows.action) - rows.log_prob).detach().double()
 
     def gain(b: int, a: int) -> float:
@@ -106,6 +115,17 @@ def test_what_is_told_about_the_policy_equals_a_loop(discrete: bool):
     }
     assert {tag: float(stats[tag]) for tag in expected} == pytest.approx(expected, abs=1e-5)
     assert not any(value.requires_grad for value in stats.values())
+
+
+def test_steps_of_different_sizes_are_told_of_as_if_each_were_alone():
+    alive = (normal(B, A, seed=9) > -1).float()
+    whole = Terms(normal(B, A, seed=1), normal(B, A, seed=2), 0.3 * normal(B, A, seed=3), alive)
+    steps = [Terms._make(x[rows] for x in whole) for rows in (slice(0, 3), slice(3, B), slice(2, 6))]
+    together, alone = policy_figures(steps, CLIP), [policy_figures([step], CLIP)[0] for step in steps]
+    assert [list(told) for told in together] == [list(told) for told in alone]
+    for told, expected in zip(together, alone, strict=True):
+        for tag, value in expected.items():
+            torch.testing.assert_close(told[tag], value, msg=tag)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +187,8 @@ def test_a_clipped_value_that_has_moved_away_still_comes_back():
 def test_garbage_of_dead_agents_changes_no_bit_of_loss_gradient_or_figures(discrete: bool, share: bool):
     def outcome(rows: Batch, value: Tensor) -> list[Tensor]:
         pi, output = policy(discrete)
-        loss, stats = policy_loss(pi, rows, CLIP, ENTROPY, PENALTY, share)
+        loss, terms = policy_loss(pi, rows, CLIP, ENTROPY, PENALTY, share)
+        (stats,) = policy_figures([terms], CLIP)
         value = value.requires_grad_()
         fit = value_loss(value, rows, 0.2, share)
         return [loss, fit, *stats.values(), *torch.autograd.grad(loss, output), *torch.autograd.grad(fit, value)]

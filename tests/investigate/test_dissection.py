@@ -70,9 +70,9 @@ def test_targets_that_never_follow(monkeypatch: Patch) -> None:
 def test_an_actor_that_goes_down(monkeypatch: Patch) -> None:
     real = ppo.policy_loss
 
-    def down(*arguments: Any, **settings: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, stats = real(*arguments, **settings)
-        return -loss, stats
+    def down(*arguments: Any, **settings: Any) -> tuple[Tensor, ppo.Terms]:
+        loss, terms = real(*arguments, **settings)
+        return -loss, terms
 
     monkeypatch.setattr(ppo_learner, "policy_loss", down)
     checks = by_name(dissection.overfit("Aim", "ippo"))

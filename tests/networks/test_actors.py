@@ -39,7 +39,7 @@ def test_deviations_start_alike_and_are_each_agents_own_where_nothing_is_shared(
     assert made.free_log_std.shape == shape
     policy = made(obs())
     assert isinstance(policy, Gaussian)
-    torch.testing.assert_close(policy.log_std.detach(), torch.full(shape, INITIAL_LOG_STD))
+    torch.testing.assert_close(policy.log_std.detach(), torch.full((B, A, 2), INITIAL_LOG_STD))
     (gradient,) = torch.autograd.grad(policy.log_prob(torch.zeros(B, A, 2))[:, 0].sum(), made.free_log_std)
     assert gradient.ne(0).any()
     if not share:

@@ -192,7 +192,7 @@ def test_after_the_first_batch_every_layer_hands_on_mean_zero_and_deviation_one(
     seen: list[Tensor] = []
     layers = [m for m in network.modules() if isinstance(m, BatchNorm)]
     for layer in layers:
-        layer.register_forward_hook(lambda _, __, out: seen.append(out))
+        layer.register_forward_hook(lambda _, __, out: seen.append(out.clone()))
     network(x)
     assert len(seen) == len(layers) == (2 if block == "plain" else 3)
     for out in seen:

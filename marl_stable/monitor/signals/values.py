@@ -170,12 +170,12 @@ def age_ratio(oldest: Tensor, newest: Tensor, old: Tensor, new: Tensor) -> dict[
 
 
 def ratios(log_ratio: Tensor, alive: Tensor) -> dict[str, Tensor]:
-    """How far a policy has moved from the one that collected, at one minibatch `(N, A)`; `first_ratio` is for the first
-    of an update, before any step."""
+    """How far a policy has moved from the one that collected, `(..., A)` at minibatches `(..., N, A)`; `first_ratio` is
+    for the first of an update, before any step."""
     log_ratio = log_ratio * alive
-    low, high = log_ratio.aminmax(dim=0)
-    weight = (log_ratio - high).exp() * alive  # the effective size does not depend on the unit
-    effective = weight.sum(0).square() / (weight.square().sum(0) * alive.sum(0))
+    low, high = log_ratio.aminmax(dim=-2)
+    weight = (log_ratio - high.unsqueeze(-2)).exp() * alive  # the effective size does not depend on the unit
+    effective = weight.sum(-2).square() / (weight.square().sum(-2) * alive.sum(-2))
     return {
         "stability/log_ratio_peak": torch.maximum(high, -low),
         "stability/effective_samples": effective,
