@@ -1,8 +1,7 @@
 """Memory that tensors in main memory have given back stays with the process, for the next ones.
 
 glibc hands it back to the system wherever enough of it lies at the end of the heap, so that the same pages are asked
-for, and filled with zeros, again with every minibatch. How often that happens is a matter of chance: runs of one
-configuration met none or 50,000 such pages an update, and lost up to a seventh of their speed.
+for, and filled with zeros, again with every minibatch. How often that happens is a matter of what lies where.
 """
 
 from __future__ import annotations

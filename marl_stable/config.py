@@ -12,6 +12,7 @@ Norm = Literal["none", "layer", "batch"]
 Block = Literal["plain", "residual"]
 Init = Literal["orthogonal", "xavier", "he"]
 Memory = Literal["none", "gru", "lstm"]
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0  # what Gaussian policies' log deviations stay between
 
 
 @dataclass(frozen=True)

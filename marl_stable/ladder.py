@@ -41,7 +41,7 @@ RUNGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "final layer, activation, tanh and scaling of actions",
         (
-            *("squash", "action_penalty", "discrete_gradient"),
+            *("squash", "log_std_init", "action_penalty", "discrete_gradient"),
             *("network.final_init", "network.activation", "network.init"),
         ),
     ),

@@ -39,6 +39,7 @@ OUT_OF_RANGE = [
     ("--algo.clip-coef 0", "algo.clip_coef is 0.0; it must be positive."),
     ("--algo.clip-value -1", "algo.clip_value is -1.0; it must be none or positive."),
     ("--algo.entropy-coef -1", "algo.entropy_coef is -1.0; it must be 0 or positive."),
+    ("--algo.log-std-init 2", "algo.log_std_init is 2.0; it must be between -5 and 2."),
     ("--algo.target-kl 0", "algo.target_kl is 0.0; it must be none or positive."),
     ("--algo.action-penalty -1", "algo.action_penalty is -1.0"),
     ("--algo.weight-decay -1", "algo.weight_decay is -1.0"),

@@ -71,7 +71,8 @@ def test_rungs_bring_the_measures_in_the_contracts_order() -> None:
     assert added[:5] == [
         {},
         {"algo.lr": pytest.approx(0.01 / 3), "algo.max_grad_norm": "adaptive", "algo.lr_schedule": "linear"},
-        {"algo.squash": True, "algo.network.activation": "tanh", "algo.network.final_init": 3e-3},
+        {"algo.squash": True, "algo.log_std_init": 0.3}
+        | {"algo.network.activation": "tanh", "algo.network.final_init": 3e-3},
         {"algo.normalize_obs": True, "algo.normalize_value": True},
         {"algo.network.hidden": (16, 16, 16), "algo.network.norm": "layer", "algo.network.block": "residual"},
     ]

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar
 
-from marl_stable.config import AlgoConfig, NetworkConfig, NetworkOverride
+from marl_stable.config import LOG_STD_MAX, LOG_STD_MIN, AlgoConfig, NetworkConfig, NetworkOverride
 from marl_stable.conversion import require, unknown
 from marl_stable.types import UsageError
 
@@ -120,6 +120,9 @@ class MAPPOConfig(ActorCriticConfig):
     """Standardises advantages per group over active steps, of which at most a hundredth are winsorised."""
     squash: bool = True
     """Box actions pass a tanh and a scaling layer to their true range; off: a plain Gaussian, clipped at the bounds."""
+    log_std_init: float = 0.3
+    """Logarithm of the deviation with which Box actions are explored at first: before the tanh, or without it in the
+    environment's units. Too little: what is far off is tried late; too much: only the bounds are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,6 +133,9 @@ class MAPPOConfig(ActorCriticConfig):
         require(self.clip_coef > 0, "algo.clip_coef", self.clip_coef, "positive")
         require(self.clip_value is None or self.clip_value > 0, "algo.clip_value", self.clip_value, "none or positive")
         require(0 <= self.gae_lambda <= 1, "algo.gae_lambda", self.gae_lambda, "from 0 to 1")
+        known = LOG_STD_MIN < self.log_std_init < LOG_STD_MAX
+        between = f"between {LOG_STD_MIN:g} and {LOG_STD_MAX:g}"
+        require(known, "algo.log_std_init", self.log_std_init, between)
         require(self.entropy_coef >= 0, "algo.entropy_coef", self.entropy_coef, "0 or positive")
         require(self.target_kl is None or self.target_kl > 0, "algo.target_kl", self.target_kl, "none or positive")
 
@@ -260,6 +266,7 @@ PLAIN: dict[str, Any] = {
     "lr_schedule": "constant",
     "target_kl": None,
     "squash": False,
+    "log_std_init": -0.5,
     "huber": None,
     "discrete_gradient": "straight_through",
 }

@@ -79,7 +79,8 @@ class PPOLearner(GroupLearner):
         super().__init__(group, config, everybody is not None, device)
         agents, share = len(group.agents), config.share
         self.config, self.turn_based = config, turn_based
-        self.actor = Actor(group, config.actor_network.over(config.network), share, config.squash, init).to(device)
+        network = config.actor_network.over(config.network)
+        self.actor = Actor(group, network, share, config.squash, init, config.log_std_init).to(device)
         self.critic = self._critic(everybody, init).to(device)
         self.actor_norms, self.critic_norms = BatchNorms(self.actor), BatchNorms(self.critic)
         self.value_norm = RunningNorm((agents,), VALUE_CLIP).to(device)

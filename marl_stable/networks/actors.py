@@ -28,8 +28,6 @@ from marl_stable.networks.heads import (
 from marl_stable.networks.per_agent import PerAgent
 from marl_stable.types import ActionSpec, Box, Discrete, Group, MultiDiscrete
 
-INITIAL_LOG_STD = -0.5  # of the normal before the tanh: actions cover most of the range, few are at its ends
-
 
 class PolicyBody(nn.Module):
     """What all actors of a group share: the network, discrete answers, and actions in three forms.
@@ -85,14 +83,20 @@ class Actor(PolicyBody):
     """Stochastic policies: observations to a distribution over actions, and raw actions to the environment's units."""
 
     def __init__(
-        self, group: Group, config: NetworkConfig, share: bool, squash: bool, generator: torch.Generator
+        self,
+        group: Group,
+        config: NetworkConfig,
+        share: bool,
+        squash: bool,
+        generator: torch.Generator,
+        log_std_init: float = 0.0,
     ) -> None:
         super().__init__(group, config, share, generator)
         self.squash = squash
         if isinstance(group.action, Box):
             # optimiser rows are agents, so that private deviations have their axis
             lead = () if share else (len(group.agents),)
-            self.free_log_std = nn.Parameter(torch.full((*lead, self.outputs), free_log_std(INITIAL_LOG_STD)))
+            self.free_log_std = nn.Parameter(torch.full((*lead, self.outputs), free_log_std(log_std_init)))
 
     def forward(self, obs: Tensor) -> Distribution:
         """`(B, A, O)` normalised observations to distributions of `(B, A)`."""

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from marl_stable.config import LOG_STD_MAX, LOG_STD_MIN
+
 FORBIDDEN = -1e9  # logit of an illegal action: its probability is 0 in float32, and 0 * FORBIDDEN is no NaN
-LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 EVERY, DRAWN = 8, 4  # so many actions a critic is asked about one by one; where there are more, about so many draws
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 

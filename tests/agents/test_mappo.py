@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.mappo import MAPPO
 from marl_stable.agents.ppo import Batch, policy_loss
 from marl_stable.agents.ppo_learner import Learned, PPOLearner
@@ -55,6 +56,15 @@ def spied(agent: MAPPO, monkeypatch: pytest.MonkeyPatch, look: Callable[[PPOLear
 
     monkeypatch.setattr(PPOLearner, "learn", watched)
     return seen
+
+
+@pytest.mark.parametrize("settings", [{}, {"squash": False}, {"log_std_init": -2.0}, {"share": False}])
+def test_box_actions_are_explored_with_the_deviation_that_is_asked_for(settings: dict[str, Any]):
+    agent, _, _ = begun(continuous=True, **settings)
+    expected = settings.get("log_std_init", MAPPOConfig().log_std_init)
+    for learner in agent.learners.values():
+        policy = learner.actor(torch.zeros(2, len(learner.group.agents), learner.group.obs_size))
+        torch.testing.assert_close(policy.log_std, torch.full_like(policy.mean, expected))
 
 
 # ---- who sees what

@@ -10,15 +10,17 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from marl_stable.networks.actors import INITIAL_LOG_STD, Actor, DeterministicActor, encoded_size
+from marl_stable.networks.actors import Actor, DeterministicActor, encoded_size
 from marl_stable.networks.heads import Categorical, Deterministic, Gaussian, MultiCategorical, SquashedGaussian
 from marl_stable.types import ActionSpec, Box, Discrete, Group, MultiDiscrete
 from tests.networks.small import SMALL, A, B, O, draw, obs
 
 
-def actor(action: ActionSpec, share: bool = True, squash: bool = True, agents: int = A) -> Actor:
+def actor(
+    action: ActionSpec, share: bool = True, squash: bool = True, agents: int = A, log_std_init: float = 0.0
+) -> Actor:
     group = Group("g", tuple(f"a{i}" for i in range(agents)), O, action, "team")
-    return Actor(group, SMALL, share, squash, draw())
+    return Actor(group, SMALL, share, squash, draw(), log_std_init)
 
 
 # ---- heads
@@ -35,11 +37,11 @@ def test_the_head_is_the_one_that_the_action_space_asks_for(share: bool):
 
 @pytest.mark.parametrize(("share", "shape"), [(True, (2,)), (False, (A, 2))])
 def test_deviations_start_alike_and_are_each_agents_own_where_nothing_is_shared(share: bool, shape: tuple[int, ...]):
-    made = actor(Box((0.0, 0.0), (1.0, 1.0)), share)
+    made = actor(Box((0.0, 0.0), (1.0, 1.0)), share, log_std_init=-1.5)
     assert made.free_log_std.shape == shape
     policy = made(obs())
     assert isinstance(policy, Gaussian)
-    torch.testing.assert_close(policy.log_std.detach(), torch.full((B, A, 2), INITIAL_LOG_STD))
+    torch.testing.assert_close(policy.log_std.detach(), torch.full((B, A, 2), -1.5))
     (gradient,) = torch.autograd.grad(policy.log_prob(torch.zeros(B, A, 2))[:, 0].sum(), made.free_log_std)
     assert gradient.ne(0).any()
     if not share:

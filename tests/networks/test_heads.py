@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor, distributions
 
+from marl_stable.config import LOG_STD_MAX, LOG_STD_MIN
 from marl_stable.networks.heads import (
     DRAWN,
     EVERY,
-    LOG_STD_MAX,
-    LOG_STD_MIN,
     Categorical,
     Deterministic,
     Gaussian,
