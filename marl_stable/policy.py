@@ -15,7 +15,7 @@ from marl_stable.agents.base import Agent
 from marl_stable.checkpoint import Damaged, load_run, reading
 from marl_stable.envs.decoding import action_decoder
 from marl_stable.networks.heads import Answer, Categorical
-from marl_stable.types import EnvSpec, Group, PerGroup, UsageError, legal_features
+from marl_stable.types import EnvSpec, Group, MultiDiscrete, PerGroup, UsageError, legal_features
 
 
 class Loaded(NamedTuple):
@@ -81,6 +81,7 @@ class Policy:
             )
         device = self._generator.device
         masks = {agent: mask for agent, mask in (action_masks or {}).items() if mask is not None}
+        _require_maskable(self.spec, masks)
         obs = {
             g.name: torch.from_numpy(_stack(g, observations, masks)).to(device).unsqueeze(0) for g in self.spec.groups
         }
@@ -113,6 +114,15 @@ def load_policy(path: str | Path, deterministic: bool = True, checkpoint: str | 
     return Policy(load_agent(Path(path), checkpoint), deterministic, seed)
 
 
+def _require_maskable(spec: EnvSpec, masks: Mapping[str, Any]) -> None:
+    kinds = {agent: group.action for group in spec.groups for agent in group.agents}
+    for agent in masks:
+        if agent not in kinds:
+            raise UsageError(f"action_masks has {agent!r}; this policy acts for {', '.join(spec.agents)}.")
+        if isinstance(kinds[agent], MultiDiscrete):
+            raise UsageError(f"action_masks has {agent!r}, who makes several choices at once; leave its mask out.")
+
+
 def _stack(group: Group, observations: Mapping[str, Any], masks: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """`(A, O)`; zeros for agents that are not there."""
     rows = np.zeros((len(group.agents), group.obs_size), np.float32)
@@ -128,13 +138,18 @@ def _fill(row: NDArray[np.float32], agent: str, group: Group, value: Any, mask: 
     if isinstance(value, Mapping):
         if set(value) != {"observation", "action_mask"}:
             raise UsageError(
-                f"the observation of {agent} has the parts {', '.join(map(str, value))}; "
-                "flatten it with gymnasium.spaces.flatten first."
+                f"the observation of {agent} has the parts {', '.join(map(str, value))}; {_how_to_flatten(legal)}."
             )
         value, mask = value["observation"], value["action_mask"] if mask is None else mask
-    value = np.asarray(value)
+    value = _numbers(agent, value, legal)
     if legal and value.size == len(row):
-        value, mask = value.reshape(-1)[:-legal], value.reshape(-1)[-legal:] if mask is None else mask
+        value, last = value.reshape(-1)[:-legal], value.reshape(-1)[-legal:]
+        if not np.isin(last, (0, 1)).all() or (value.any() and not last.any()):
+            raise UsageError(
+                f"the last {legal} of the {len(row)} numbers that {agent} observes must be its action mask, and are "
+                f'{last.tolist()}; give {{"observation": ..., "action_mask": ...}} instead.'
+            )
+        mask = last if mask is None else mask
     features = row[: len(row) - legal]
     if legal:
         row[-legal:] = 1.0 if mask is None else _mask_of(agent, mask, legal)
@@ -149,6 +164,26 @@ def _fill(row: NDArray[np.float32], agent: str, group: Group, value: Any, mask: 
     if value.size != len(features):
         raise UsageError(f"the observation of {agent} has {value.size} numbers; in training it had {len(features)}.")
     features[:] = value.reshape(-1)
+
+
+def _numbers(agent: str, value: Any, legal: int) -> NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError:  # parts of unequal lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        raise UsageError(f"the observation of {agent} is {value!r}, which is no array; {_how_to_flatten(legal)}.")
+    return array
+
+
+def _how_to_flatten(legal: int) -> str:
+    """What to do with an observation of several parts."""
+    if legal:
+        return (
+            'give {"observation": ..., "action_mask": ...}, with all parts but the mask flattened by '
+            "gymnasium.spaces.flatten"
+        )
+    return "flatten it with gymnasium.spaces.flatten first"
 
 
 def _mask_of(agent: str, mask: Any, n: int) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,8 @@ def render(
     except Exception as error:
         raise EnvironmentFailure(f"{config.id} failed while it was drawn: {type(error).__name__}: {error}") from error
     finally:
-        env.close()
+        with contextlib.suppress(Exception):  # what was drawn, or why it was not, is what matters
+            env.close()
 
 
 def _match(spec: EnvSpec, against: str | None, team: str | None) -> dict[str, str]:

@@ -27,7 +27,7 @@ from marl_stable.envs.groups import groups_of
 from marl_stable.envs.pettingzoo import ParallelCopy
 from marl_stable.envs.spaces import observation_writer
 from marl_stable.policy import Loaded, Policy, load_agent
-from marl_stable.types import Box, Discrete, EnvSpec, Group, comparable, spec_from_dict, spec_to_dict
+from marl_stable.types import Box, Discrete, EnvSpec, Group, MultiDiscrete, comparable, spec_from_dict, spec_to_dict
 from tests.envs.fakes import Walk
 from tests.runs import ROOT, assert_equal, measure_little, train
 
@@ -262,11 +262,46 @@ def test_masks_forbid_actions() -> None:
             {"walker_0": np.ones(5)},
             r"has shape \(5,\); it must have one number for each of the 4",
         ),
+        (
+            {"walker_0": np.zeros(2)},
+            {"walker_7": np.ones(4)},
+            "action_masks has 'walker_7'; this policy acts for walker_0",
+        ),
+        ({"arm_0": (np.zeros(2), 1)}, {}, r"arm_0 is .*no array; flatten it with gymnasium.spaces.flatten first\."),
+        ({"arm_0": {"a": np.zeros(2), "b": 1}}, {}, r"has the parts a, b; flatten it with gymnasium"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(observations: Any, masks: Any, said: str) -> None:
     with pytest.raises(ms.UsageError, match=said):
         make()(observations, masks)
+
+
+@pytest.mark.parametrize(
+    ("observation", "said"),
+    [
+        (
+            [1.0, 0.0, 1.0, 0.5, -0.2],
+            r"the last 3 of the 5 numbers that agent_0 observes must be its action mask, and are",
+        ),
+        ([0.5, 1.0, 0.0, 0.0, 0.0], r"are \[0.0, 0.0, 0.0\]; give .*\"action_mask\": ...}} instead"),
+        ({"a": 0.5, "b": 1.0, "action_mask": [1, 1, 1]}, r"all parts but the mask flattened by gymnasium"),
+        (
+            {"observation": {"a": 0.5}, "action_mask": [1, 1, 1]},
+            r"is {'a': 0.5}, which is no array; give .*mask flattened",
+        ),
+    ],
+)
+def test_a_mask_that_is_not_where_it_should_be_is_not_guessed(observation: Any, said: str) -> None:
+    """`gymnasium.spaces.flatten` puts parts in the order of their names, and so the mask anywhere."""
+    spec = EnvSpec("masked", ("agent_0",), (Group("agent", ("agent_0",), 5, Discrete(3), "team", masked=True),))
+    policy = untrained("ippo", spec)
+    with pytest.raises(ms.UsageError, match=said.replace("}}", "}")):
+        policy({"agent_0": np.array(observation) if isinstance(observation, list) else observation})
+    several = EnvSpec(
+        "several", ("agent_0",), (Group("agent", ("agent_0",), 5, MultiDiscrete((2, 3), (0, 0)), "team"),)
+    )
+    with pytest.raises(ms.UsageError, match="'agent_0', who makes several choices at once"):
+        untrained("ippo", several)({"agent_0": np.zeros(5)}, {"agent_0": np.ones(5)})
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,8 @@ class Copy(ABC):
         itself = {agent for agent in agents if holds_mask(observed[agent], action_spaces[agent], agent)}
         others = {agent for agent in agents if isinstance(action_spaces[agent], DiscreteSpace)} - itself
         by_info = others & self._masked_by_info() if others else others
+        if self.turn_based and by_info:  # an info has the mask of who is to move: the others' come with their turns
+            by_info = others
         groups = groups_of(agents, observed, action_spaces, teams_of(env_id, env, agents), by_info)
         self.spec = EnvSpec(env_id, agents, groups, self.turn_based)
         self.spaces = {agent: (observed[agent], action_spaces[agent]) for agent in agents}
@@ -175,8 +177,16 @@ class Copy(ABC):
             raise EnvironmentFailure(f"the observation of {agent} {error}") from None
         except (TypeError, ValueError, KeyError, IndexError) as error:
             raise EnvironmentFailure(f"the observation of {agent} does not fit its space: {error}") from error
+        mask = _mask_of(agent, infos)
         if agent in self._by_info:
-            self._write_mask(agent, _mask_of(agent, infos))
+            self._write_mask(agent, mask)
+        elif mask is not None and agent not in self._masks:
+            raise EnvironmentFailure(f"the info of {agent} holds an {MASK}, {self._why_not_masked(agent)}")
+
+    def _why_not_masked(self, agent: str) -> str:
+        if not isinstance(self.spaces[agent][1], DiscreteSpace):
+            return f"and its action space is {self.spaces[agent][1]}; masks are supported for Discrete actions only"
+        return "and that of the first reset held none; it must have one from the first on, all 1 where all is legal"
 
     def _write_mask(self, agent: str, mask: Any) -> None:
         if mask is None:  # a step in which everything is legal

@@ -24,7 +24,7 @@ class Failure(NamedTuple):
     lost: tuple[int, ...]
     copy: int | None  # the one at fault, where that is known
     worker: int | None = None  # None: this process
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class Crew(Protocol):
@@ -91,7 +91,7 @@ class LocalCrew:
             busy[index] = True
             try:
                 work(index)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a window that is closed may end the program
                 self._broken.add(index)
                 failures.append(Failure(in_words(error), (index,), index, error=error))
             busy[index] = False
@@ -114,7 +114,7 @@ class LocalCrew:
         board.done[index] = self._copies[index].step(moves).done
 
 
-def in_words(error: Exception) -> str:
+def in_words(error: BaseException) -> str:
     """The error in one line."""
     text = str(error) if isinstance(error, EnvironmentFailure | UsageError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())
@@ -127,7 +127,7 @@ def _make_copies(make_copy: MakeCopy, env_id: str, indices: Iterable[int]) -> li
             copies.append(make_copy())
         except UsageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{env_id} cannot be made (copy {index}): {in_words(error)}") from error
         if (copies[-1].spaces, copies[-1].spec) != (
             copies[0].spaces,

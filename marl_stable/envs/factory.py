@@ -77,7 +77,7 @@ def call(factory: Factory, env_id: str, kwargs: dict[str, Any], **offered: Any) 
         raise
     except ModuleNotFoundError as error:
         raise _missing_package(env_id, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"{env_id} cannot be made with env.kwargs {kwargs}: {type(error).__name__}: {error}"
         raise UsageError(message) from error
 
@@ -103,7 +103,7 @@ def as_pettingzoo(env: Any, env_id: str) -> Any:
     if isinstance(env, gymnasium.Env):
         return SingleAgent(env)
     if isinstance(env, pettingzoo.AECEnv):
-        if not env.metadata.get("is_parallelizable", False):
+        if not getattr(env, "metadata", {}).get("is_parallelizable", False):
             return env
         return importlib.import_module("pettingzoo.utils.conversions").aec_to_parallel(env)
     interface = ("reset", "step", "observation_space", "action_space")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,19 @@ LOSSES = {  # what loops call their losses -> the tags of this package
     **dict.fromkeys(("actor_loss", "policy_loss", "pg_loss", "policy_gradient_loss"), "actor"),
     **dict.fromkeys(("clip_fraction", "clipfrac"), "clip_fraction"),
 }
+
+
+KINDS = ("loss", "action", "reward", "observation", "value", "done", "terminated", "truncated", "logits")
+MISTAKEN = {"obs": "observation", "act": "action", "rew": "reward", "dones": "done"}  # near none of the names
+
+
+def _require_loss(name: str, x: Any) -> None:
+    """Refuse what is handed over as a loss and is none: a misspelt name would be averaged and never looked at."""
+    meant = MISTAKEN.get(name) or next(iter(get_close_matches(name, KINDS, 1, 0.8)), None)
+    if name not in LOSSES and meant:
+        raise UsageError(f"step({name}=...): there is no such argument; did you mean {meant}?")
+    if name not in LOSSES and len(shape := tuple(getattr(x, "shape", ()))) > 1:
+        raise UsageError(f"step({name}=...): what step does not know by name is taken for a loss, not shape {shape}.")
 
 
 class StabilityMonitor:
@@ -132,6 +146,7 @@ class StabilityMonitor:
                 window.take_number(name, x)
         for name, x in losses.items():
             if x is not None:
+                _require_loss(name, x)
                 window.take_number("losses/" + LOSSES.get(name, name), x)
         for name, x in (("charts/return", episode_return), ("charts/episode_length", episode_length)):
             if x is not None:

@@ -165,6 +165,19 @@ def test_the_mask_of_the_agent_to_act_comes_last_in_its_observation(masks: str):
     assert (others == (0 if masks == "observation" else [0, 1, 1])).all()  # as the environment gives them
 
 
+def test_in_turns_the_first_info_has_one_mask_and_stands_for_all():
+    class Alone(Turns):
+        def reset(self, seed: int | None = None, options: Any = None) -> None:
+            super().reset(seed, options)
+            self.infos = {agent: self.infos[agent] if agent == self.agent_selection else {} for agent in self.agents}
+
+    env = Alone([NOTHING], masks="info")
+    env.teams = {agent: [agent] for agent in env.possible_agents}
+    copy = TurnCopy(env, "test")
+    assert [group.masked for group in copy.spec.groups] == [True, True, True]
+    assert copy.reset(1)["agent_1"][0, 2:].tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("masks", ["observation", "info"])
 @pytest.mark.parametrize(
     ("mask", "message"),

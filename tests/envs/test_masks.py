@@ -82,11 +82,22 @@ def test_an_agent_whose_info_holds_no_mask_may_do_everything():
     assert masks_of(copy.step(STILL).obs) == [[1, 1, 1], [0, 1, 0]]
 
 
-def test_no_mask_at_the_first_reset_means_that_there_are_none():
-    copy = ParallelCopy(Masked("info", [[None, None], [[1, 0, 0], None], [None, None]]), "test")
+def test_without_a_mask_at_the_first_reset_there_are_none_and_one_that_comes_later_is_not_passed_over():
+    copy = ParallelCopy(Masked("info", [[None, None], [None, None], [[1, 0, 0], None], [None, None]]), "test")
     assert not copy.spec.groups[0].masked
     copy.reset(1)
     assert copy.step(STILL).obs["agent"].shape == (2, 2)
+    with pytest.raises(
+        EnvironmentFailure, match="the info of agent_0 holds an action_mask, and that of the first reset"
+    ):
+        copy.step(STILL)
+
+
+def test_a_mask_of_several_choices_at_once_is_not_passed_over():
+    env = Masked("info", [[[1, 1, 1]] * 2] * 2)
+    env.action = spaces.MultiDiscrete([2, 2])
+    with pytest.raises(EnvironmentFailure, match=r"its action space is MultiDiscrete.*for Discrete actions only"):
+        ParallelCopy(env, "test").reset(1)
 
 
 @pytest.mark.parametrize("where", ["observation", "info"])

@@ -331,17 +331,23 @@ def test_a_state_of_another_size_is_refused():
 class Failing(Walk):
     """Raises in its third step where it is the victim."""
 
+    error: BaseException = ValueError()
+
     def __init__(self, victim: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.victim = victim
 
     def step(self, actions: dict[str, Any]) -> tuple[Any, ...]:
         if self.victim and self.steps == 2:
-            raise ValueError("the door is stuck")
+            raise self.error
         return super().step(actions)
 
 
-def test_a_failing_step_says_where_it_happened_and_leaves_the_state_before_it():
+@pytest.mark.parametrize("error", [ValueError("the door is stuck"), SystemExit("the door is stuck")])
+def test_a_failing_step_says_where_it_happened_and_leaves_the_state_before_it(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Failing, "error", error)
     victims = iter((False, True, False))
     env = vector(lambda: Failing(next(victims), length=3), 3)
     env.reset(5)
@@ -351,7 +357,7 @@ def test_a_failing_step_says_where_it_happened_and_leaves_the_state_before_it():
         env.step({"agent": torch.tensor([[0, 0], [2, 1], [0, 0]])})
     for part in ("walk", "copy 1", f"seed {episode_seed(5, 1, 0)}", "step 3", "{'agent': [2, 1]}", "the door is stuck"):
         assert part in str(caught.value)
-    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.__cause__ is error
     assert_equal(before, saved(env))
 
 

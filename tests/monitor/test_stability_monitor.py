@@ -495,3 +495,24 @@ def test_sparse_gradients_have_the_norm_of_the_rows_that_were_used() -> None:
         monitor.step()
     assert seen(monitor, "grad_norm") == near([20**0.5] * 4)  # four numbers of 1, and four of 2
     assert len(seen(monitor, "layer_grad")) == 4
+
+
+@pytest.mark.parametrize(
+    ("handed", "said"),
+    [
+        ({"obs": np.zeros((8, 4))}, r"step\(obs=...\): there is no such argument; did you mean observation"),
+        ({"rewards": 1.0}, "did you mean reward"),
+        ({"dones": np.zeros(8)}, "did you mean done"),
+        ({"actions": np.zeros(8)}, "did you mean action"),
+        ({"pictures": np.zeros((8, 4))}, r"taken for a loss, not shape \(8, 4\)"),
+    ],
+)
+def test_what_is_no_loss_is_not_taken_for_one(handed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ms.UsageError, match=said):
+        ms.StabilityMonitor().step(loss=1.0, **handed)
+
+
+def test_losses_may_have_any_other_name() -> None:
+    monitor = ms.StabilityMonitor(every=1)
+    monitor.step(q1_loss=1.0, world_model=torch.tensor(2.0), critic_loss=[1.0, 3.0])
+    assert monitor.report()["verdict"] == "healthy"

@@ -62,7 +62,7 @@ def digest(value: Any, space: Any = None) -> bytes:
             array = np.asarray(part)
             numbers = array.dtype.kind in "biuf"
             total.update((array + 0.0).tobytes() if array.dtype.kind == "f" else array.tobytes())
-        except ValueError:
+        except (ValueError, RuntimeError):  # a tensor that wants gradients
             numbers = False
         if not numbers:
             total.update(repr(part).encode())

@@ -50,7 +50,7 @@ class Table:
             return
         try:
             row = np.concatenate([np.asarray(part, np.float64).reshape(-1) for _, part in parts])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):
             self.varied = True  # no numbers: nothing to say
             return
         if row.size != self.size:

@@ -97,7 +97,7 @@ class Observing:
         agent = where["agent"]
         try:
             array = np.asarray(leaf)
-        except ValueError:  # a list of unequal lists
+        except (ValueError, TypeError, RuntimeError):  # lists of unequal lengths; a tensor that wants gradients
             array = np.empty((), object)
         if array.dtype.kind not in "biuf":
             self._note(

@@ -65,7 +65,7 @@ class Play(ABC):
             return self._reset(seed)
         except Fault:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise Fault(_of_reset(error)) from error
 
     def step(self, actions: dict[str, Any]) -> Moment:
@@ -75,7 +75,7 @@ class Play(ABC):
             return self._step(actions)
         except Fault:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             given = {agent: short(action) for agent, action in list(actions.items())[:1]}
             what = f"step raises {reason(error)} on actions of their spaces, such as {given}."
             raise Fault(fault("action_rejected", {"call": "step"}, short(given), what, REJECTED)) from error
@@ -196,7 +196,7 @@ def tells_end(ends: Mapping[str, Any], agent: str) -> bool:
         return False
 
 
-def _of_reset(error: Exception) -> Finding:
+def _of_reset(error: BaseException) -> Finding:
     if isinstance(error, TypeError) and "seed" in str(error):
         what = f"reset(seed=...) raises {reason(error)}."
         return fault(

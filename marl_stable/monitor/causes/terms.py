@@ -24,6 +24,7 @@ from marl_stable.monitor.accounts import (
 )
 from marl_stable.monitor.calibration import READS, lasting
 from marl_stable.monitor.case import Case, Hit, Stage, cause, place
+from marl_stable.monitor.gains import gained
 from marl_stable.monitor.recording import Series
 from marl_stable.monitor.symptoms import fails, shows
 
@@ -41,6 +42,14 @@ OUT_OF_REACH = (
 STUCK = ("no_learning", "repeated_action", "oscillation")
 
 
+def _lacks_play(case: Case) -> str | None:
+    """What must be known before a reward can be called one that actions move."""
+    if not any(moved(case).values()):
+        return "rewards that differ between plays of chance"
+    still = any(by_term.get(WHOLE, 1.0) <= UNMOVED for by_term in moved(case).values())
+    return "a longer run, since no action of random play moved the reward" if still and not gained(case) else None
+
+
 @cause(
     "reward_uncontrollable",
     Stage.DATA,
@@ -48,7 +57,7 @@ STUCK = ("no_learning", "repeated_action", "oscillation")
     "No action of anybody moves {term} of {who}, which makes up {share:.0%} of what its policy is told: it is paid "
     "alike whatever is done, and all else drowns in it.",
     "Take out of the reward what actions cannot change, or pay for the part of it that they can.",
-    lacks=lambda case: None if any(moved(case).values()) else "rewards that differ between plays of chance",
+    lacks=_lacks_play,
 )
 def reward_uncontrollable(case: Case) -> list[Hit]:
     """A term, or without terms the whole reward, that was equal in two plays in which everybody acted otherwise, though

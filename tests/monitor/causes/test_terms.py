@@ -244,6 +244,21 @@ def test_what_cannot_be_judged_stands_apart_with_what_it_needs(terms: Any, facts
     assert all(entry["needs"] for entry in told["not_judged"])
 
 
+@pytest.mark.parametrize(
+    ("rise", "moved", "judged"),
+    [(0.0, 0.0, False), (0.0, 0.5, True), (5.0, 0.0, True)],  # nothing moved, and nothing learned; moved; learned
+)
+def test_a_reward_that_chance_did_not_move_is_not_well_before_something_is_learned(
+    rise: float, moved: float, judged: bool
+) -> None:
+    known = {"baselines": {"random": {"return": 0.0, "ci95": [-0.1, 0.1]}, "best_constant": None}}
+    run = case(("charts/return", WHOLE, rise * RISE + NEAR), total_steps=10**9, **known, **control(reward=moved))
+    told = diagnose(run)  # too early to say that nothing is learned
+    apart = {entry["cause"]: entry["needs"] for entry in told["not_judged"]}
+    assert ("reward_uncontrollable" in told["checked"]) is judged
+    assert judged or "no action of random play moved" in str(apart["reward_uncontrollable"])
+
+
 def test_what_was_found_was_judged() -> None:
     told = diagnose(of(RULING, IDLE))
     assert told["findings"][0]["cause"] == "reward_term_dominates"

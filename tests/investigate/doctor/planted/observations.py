@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
 from tests.investigate.doctor.planted.expected import ONE, OTHER, Planted
@@ -55,6 +56,11 @@ class ListObservation(Sound):
 class WordObservation(Sound):
     def see(self, agent: str) -> Any:
         return np.array(["near" if self.distance(agent) < 1 else "far"] * 4)
+
+
+class GradientObservation(Sound):
+    def see(self, agent: str) -> Any:
+        return torch.tensor(super().see(agent), requires_grad=True)
 
 
 class Aliased(Sound):
@@ -147,6 +153,7 @@ PLANTED: Planted = {
     "DoublePrecision": ("observation_dtype", "warning", ONE),
     "ListObservation": ("observation_dtype", "warning", ONE),
     "WordObservation": ("observation_dtype", "error", ONE),
+    "GradientObservation": ("observation_dtype", "error", ONE),
     "Aliased": ("observation_aliased", "error", ONE),
     "AliasedView": ("observation_aliased", "error", ONE),
     "ConstantFeature": ("observation_constant", "warning", ONE | {"feature": 3}),
