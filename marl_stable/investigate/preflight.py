@@ -18,6 +18,7 @@ rewards       by agent, of random play:
                 reward_share                Var(r) / (Var(r) + gamma^2 Var(G')): below 1e-4 rewards are lost in targets
 terms         by agent and reward term, of random play, where the environment reports terms: mean of a step, zero (share
               of steps in which it is exactly 0), per_episode
+unaccounted   by agent, of random play: the share of steps whose reward is not the sum of its terms; where all are, none
 observations  by agent, of random play, legal actions left out; features, or by feature (a text) a figure:
                 features                    how many there are
                 constant                    those that never changed
@@ -55,7 +56,7 @@ Shapes: T steps, E copies, N rows, A agents of a group, O observation features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ from numpy.typing import NDArray
 
 from marl_stable.agents.base import Agent
 from marl_stable.envs.base import BatchedEnv
+from marl_stable.envs.terms import TOLERANCE
 from marl_stable.investigate.baselines import SEED, Outcomes, RandomPlay
 from marl_stable.investigate.control import control
 from marl_stable.investigate.dry_run import dry_run
@@ -89,6 +91,7 @@ def inspect(agent: Agent, env: BatchedEnv, at_random: RandomPlay, seed: int) -> 
     return {
         "rewards": rewards(env.spec, at_random.outcomes, agent.config.gamma),
         "terms": terms(env.spec, at_random),
+        "unaccounted": unaccounted(env.spec, at_random.outcomes),
         "observations": observations(env.spec, at_random),
         "ends": ends(at_random.outcomes),
         "effects": effects(env, seed + SEED),
@@ -137,6 +140,33 @@ def terms(spec: EnvSpec, at_random: RandomPlay) -> dict[str, dict[str, dict[str,
                 figures["per_episode"] = mean * share * at_random.horizon()
                 found.setdefault(agent, {})[term] = figures
     return found
+
+
+def unaccounted(spec: EnvSpec, outcomes: Outcomes) -> dict[str, float]:
+    """Share of each agent's steps whose reward its terms do not add up to; only of agents who have such steps.
+
+    Terms are those that were reported in the first steps: others have no name by then.
+    """
+    found: dict[str, float] = {}
+    for group in spec.groups:
+        if group.terms and outcomes.terms:
+            terms = outcomes.terms[group.name].double()  # (T, E, A, K)
+            off = (outcomes.reward[group.name].double() - terms.sum(-1)).abs()
+            counted = torch.ones_like(off, dtype=torch.bool) if spec.turn_based else outcomes.alive[group.name]
+            wrong = (off > TOLERANCE * terms.abs().sum(-1).clamp_min(1)) & counted
+            shares = (wrong.sum((0, 1)) / counted.sum((0, 1)).clamp_min(1)).tolist()
+            found |= {agent: share for agent, share in zip(group.agents, shares, strict=True) if share > 0}
+    return found
+
+
+def unaccounted_in_words(found: Mapping[str, float]) -> str:
+    """The worst of them, and what to do."""
+    agent, share = max(found.items(), key=lambda pair: pair[1])
+    return (
+        f"the reward of {agent} is not the sum of its reward_terms in {share:.2g} of the steps of random play, and "
+        "what is told of terms leaves the rest out; report every term from the first step on, 0 where it pays nothing, "
+        "as a plain number (`marl-stable check` looks closer)."
+    )
 
 
 def _of_steps(reward: torch.Tensor) -> dict[str, float | None]:

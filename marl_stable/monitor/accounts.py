@@ -89,7 +89,9 @@ def accounts(case: Case) -> Iterator[list[Term]]:
 
 
 def lacks_terms(case: Case) -> str | None:
-    """What is missing where no agent has an account."""
+    """What is missing where no agent has an account, or one has that leaves something out."""
+    if case.facts.get("preflight", {}).get("unaccounted"):
+        return "reward terms that add up to the reward"
     return None if any(True for _ in accounts(case)) else f"two or more reward terms, and {2 * READS} readings of them"
 
 

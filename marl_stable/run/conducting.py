@@ -10,7 +10,7 @@ from marl_stable import defence, distributed, loop, reporting, transfer
 from marl_stable.diagnosing import diagnose_run, write_diagnosis
 from marl_stable.folder import RunFolder
 from marl_stable.interruption import Signals
-from marl_stable.investigate import contributions
+from marl_stable.investigate import contributions, preflight
 from marl_stable.monitor.detectors import Incident
 from marl_stable.observer import Follower, RunObserver
 from marl_stable.profile import Stopwatch
@@ -84,6 +84,8 @@ def _open(
         observer.save(training)  # a run killed before its first checkpoint can go on as well
     for warning in warnings:
         progress.warn(warning)
+    if resumed_at is None and (left_out := folder.metadata.get("preflight", {}).get("unaccounted")):
+        progress.warn(preflight.unaccounted_in_words(left_out))
     if resumed_at is None and "init_from" in folder.metadata:
         progress.note(transfer.in_words(folder.metadata["init_from"]))
     for copy in training.envs.replay_differs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from torch import Tensor
 from marl_stable.acting import at_random
 from marl_stable.agents.maddpg import MADDPG
 from marl_stable.agents.mappo import MAPPO
+from marl_stable.cli import main
 from marl_stable.config import EnvConfig, NetworkConfig
+from marl_stable.diagnosing import diagnose_run
 from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv
 from marl_stable.envs.particle import make
@@ -319,6 +322,42 @@ def test_the_random_play_draws_as_it_did_and_remembers_what_it_met() -> None:
     assert few.outcomes.alive["agent"].all()
 
 
+@pytest.mark.parametrize(
+    ("goal", "cost", "share"),
+    [
+        ([3, 1, 9, 0, 2, 9], [-1, 0, 0, 0, 1, 0], 0.0),  # the third step is not the agent's
+        ([3, 1, 0, 0, 2.5, 9], [-1, 0, 0, 0, 1, 0], 0.2),
+        ([3.0001, 1, 0, 0, 2, 9], [-1, 0, 0, 0, 1, 0], 0.0),  # rounding
+        ([0, 1, 0, 0, 0, 9], [-1, 0, 0, 0, 1, 0], 0.4),
+        ([math.nan, 1, 0, 0, 2, 9], [-1, 0, 0, 0, 1, 0], 0.0),  # not finite: another trouble
+    ],
+)
+def test_steps_whose_terms_leave_something_out(goal: list[float], cost: list[float], share: float) -> None:
+    outcomes = one_agent([2, 1, 0, 0, 3, 9], ends=[1, 4], alive=[0, 1, 3, 4, 5])
+    paid = torch.tensor([goal, cost]).T.reshape(6, 1, 1, 2)
+    group = spec_of(1).groups[0]._replace(terms=("goal", "cost"))
+    told = preflight.unaccounted(
+        spec_of(1)._replace(groups=(group,)), outcomes._replace(terms={"agent": paid.to(torch.float32)})
+    )
+    assert told == ({"agent_0": pytest.approx(share)} if share else {})
+    assert preflight.unaccounted(spec_of(1), outcomes) == {}
+
+
+def test_a_run_is_told_of_terms_that_leave_something_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "halved.py").write_text(
+        "from tests.envs.itemised import Itemised\n\n\n"
+        "class Halved(Itemised):\n"
+        "    def step(self, actions):\n"
+        "        obs, rewards, *rest = super().step(actions)\n"
+        "        return obs, {agent: 2 * reward for agent, reward in rewards.items()}, *rest\n"
+    )
+    flags = ["--env", f"{tmp_path}/halved.py:Halved", "--total-steps", "64", "--algo.batch-size", "64"]
+    assert main(["train", *flags, "--run-dir", str(tmp_path / "run"), "--eval-episodes", "2"]) == 0
+    assert "is not the sum of its reward_terms in 1 of the steps of random play" in capsys.readouterr().err
+    apart = {entry["cause"]: entry["needs"] for entry in diagnose_run(tmp_path / "run")["not_judged"]}
+    assert apart["reward_term_dominates"] == "reward terms that add up to the reward"
+
+
 def test_a_run_keeps_it_in_its_metadata_and_trains_as_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "EPISODES", 16)
     monkeypatch.setattr(baselines, "BUDGET_STEPS", 0)  # no search for the best constant action
@@ -330,6 +369,7 @@ def test_a_run_keeps_it_in_its_metadata_and_trains_as_without(tmp_path: Path, mo
         *(
             "rewards",
             "terms",
+            "unaccounted",
             "observations",
             "ends",
             "effects",
