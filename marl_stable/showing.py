@@ -154,7 +154,10 @@ def _frames(env: Any, copy: Copy, agent: Agent, episodes: int, seed: int) -> Ite
 
 
 def _frame(env: Any, env_id: str) -> NDArray[np.uint8]:
-    frame = env.render()
+    frame = None
+    if hasattr(env, "render"):
+        with contextlib.suppress(NotImplementedError):  # what PettingZoo's and Gymnasium's own classes say
+            frame = env.render()
     if not isinstance(frame, np.ndarray):
         raise UsageError(f"{env_id} draws no picture with render_mode='rgb_array'; give its factory a render_mode.")
     return frame

@@ -159,14 +159,22 @@ def unaccounted(spec: EnvSpec, outcomes: Outcomes) -> dict[str, float]:
     return found
 
 
-def unaccounted_in_words(found: Mapping[str, float]) -> str:
-    """The worst of them, and what to do."""
-    agent, share = max(found.items(), key=lambda pair: pair[1])
-    return (
-        f"the reward of {agent} is not the sum of its reward_terms in {share:.2g} of the steps of random play, and "
-        "what is told of terms leaves the rest out; report every term from the first step on, 0 where it pays nothing, "
-        "as a plain number (`marl-stable check` looks closer)."
-    )
+def warnings(found: Mapping[str, Any]) -> list[str]:
+    """What of a preflight must be known before training, in sentences."""
+    told = []
+    if left_out := found.get("unaccounted"):
+        agent, share = max(left_out.items(), key=lambda pair: pair[1])
+        told.append(
+            f"the reward of {agent} is not the sum of its reward_terms in {share:.2g} of the steps of random play, and "
+            "what is told of terms leaves the rest out; report every term from the first step on, 0 where it pays "
+            "nothing, as a plain number (`marl-stable check` looks closer)."
+        )
+    if found.get("ends", {}).get("episodes") == 0:
+        told.append(
+            "no episode of random play came to an end, so that each of an evaluation may take as long, and returns of "
+            "episodes that are cut off say little; have the environment report `truncated` after some steps."
+        )
+    return told
 
 
 def _of_steps(reward: torch.Tensor) -> dict[str, float | None]:

@@ -82,10 +82,9 @@ def _open(
     if resumed_at is None:
         _shorten_first_steps(folder, training, observer)
         observer.save(training)  # a run killed before its first checkpoint can go on as well
-    for warning in warnings:
+    before = preflight.warnings(folder.metadata.get("preflight", {})) if resumed_at is None else []
+    for warning in [*warnings, *before]:
         progress.warn(warning)
-    if resumed_at is None and (left_out := folder.metadata.get("preflight", {}).get("unaccounted")):
-        progress.warn(preflight.unaccounted_in_words(left_out))
     if resumed_at is None and "init_from" in folder.metadata:
         progress.note(transfer.in_words(folder.metadata["init_from"]))
     for copy in training.envs.replay_differs:

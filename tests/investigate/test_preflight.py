@@ -343,6 +343,13 @@ def test_steps_whose_terms_leave_something_out(goal: list[float], cost: list[flo
     assert preflight.unaccounted(spec_of(1), outcomes) == {}
 
 
+@pytest.mark.parametrize("episodes", [0, 1])
+def test_games_without_an_end_are_told_of(episodes: int) -> None:
+    told = preflight.warnings({"unaccounted": {}, "ends": {"episodes": episodes}})
+    assert ["no episode of random play came to an end" in sentence for sentence in told] == [True] * (1 - episodes)
+    assert preflight.warnings({}) == []
+
+
 def test_a_run_is_told_of_terms_that_leave_something_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "halved.py").write_text(
         "from tests.envs.itemised import Itemised\n\n\n"
