@@ -57,7 +57,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("work", "crowds", "critics", "waits"):
         monkeypatch.setattr(speed, name, lambda rounds: [ROWS[0]._replace(figure=100.0 * rounds)])
     monkeypatch.setattr(speed, "memory", lambda: [ROWS[1]])
-    monkeypatch.setattr(speed, "seconds_to", lambda goal: (94.2, 902_400))
+    monkeypatch.setattr(speed, "seconds_to", lambda goal, seed: (94.2 + seed, 902_400))
     monkeypatch.setattr(speed, "TABLE", tmp_path / "results" / "speed.md")
     return tmp_path / "results" / "speed.md"
 
@@ -70,7 +70,7 @@ def test_the_whole_is_written(
     written = measured.read_text(encoding="utf-8")
     assert written.count("| learning | 700 | floor 13,902 | 0.05 |") == 4
     assert "| an import | 0.50 | target 2.00 | 0.25 |" in written
-    assert "94 s, 902,400 steps." in written
+    assert "seed by seed: 95 s (902,400 steps), 96 s (902,400 steps), 97 s (902,400 steps)." in written
     assert written in capsys.readouterr().out
 
 
