@@ -130,8 +130,8 @@ def main() -> None:
     reached = [f"{seconds:.0f} s ({steps:,} steps)" for seconds, steps in (seconds_to(-10.0, seed) for seed in SEEDS)]
     lines += [
         "",
-        "From the command (`train --total-steps 1.2e6`) to a greedy evaluation of -10 or better (200 episodes), seed by "
-        f"seed: {', '.join(reached)}.",
+        "From the command (`train --total-steps 1.2e6`) to a greedy evaluation of -10 or better (200 episodes), "
+        f"seed by seed: {', '.join(reached)}.",
     ]
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
