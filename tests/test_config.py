@@ -251,7 +251,7 @@ def test_measures_none_takes_every_measure_away(name: str) -> None:
     algo = train_config(["--algo", name, "--measures", "none"]).algo
     own = {f.name for f in fields(algo)}
     assert plain(RunConfig(algo=algo)) == {key: value for key, value in PLAIN.items() if key in own}
-    missing = {"huber", "discrete_gradient"} if "ppo" in name else {"target_kl", "squash"}
+    missing = {"huber", "discrete_gradient"} if "ppo" in name else {"target_kl", "squash", "log_std_init"}
     assert PLAIN.keys() - own == missing
     network = algo.network  # type: ignore[attr-defined]
     assert (network.norm, network.block, network.final_init) == ("none", "plain", None)

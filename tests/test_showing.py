@@ -294,6 +294,10 @@ def test_an_episode_without_an_end_is_cut(run: Path, monkeypatch: pytest.MonkeyP
             (["-o", "x.gif", "--env", f"blind.py:{name}", "--env.kwargs", "{}"], "draws no picture with render_mode=")
             for name in ("Unwritten", "Open")
         ),
+        (
+            ["-o", "x.gif", "--env", "blind.py:Broken", "--env.kwargs", "{}"],
+            "blind.py:Broken failed while it was drawn: IndexError: list index out of range",
+        ),
         (["-o", "x.gif", "--env", "mpe2/simple_tag_v3"], "has the group 'adversary' with 3 agents"),
         (["-o", "run/metadata.json/x.gif"], "cannot be written"),
     ],
@@ -308,6 +312,7 @@ def test_what_cannot_be_drawn_is_refused_and_leaves_no_file(
         "    env = simple_spread_v3.parallel_env()\n    env.render = render\n    return env\n\n"
         "def fail():\n    raise NotImplementedError\n\n"
         "def Unwritten():\n    return Blind(fail)\n\n"
+        "def Broken():\n    return Blind(lambda: [][0])\n\n"
         "def Open():\n    env = Blind()\n    env.close = fail\n    return env\n"
     )
     assert main(["render", "run", *more]) == 2
