@@ -18,7 +18,7 @@ MOST = 8  # recordings; where shapes vary more than that, the rest is done as it
 
 
 class Replayed:
-    """`work`, which is given nested tuples of tensors and floats and returns nested dictionaries of tensors.
+    """`work`, which is given nested tuples of tensors and floats and returns nested tuples and dictionaries of tensors.
 
     After :meth:`record` it is recorded for each combination of shapes that comes back, and replayed from then on:
     floats may change from call to call, tensors are copied in, and results are the caller's own. Bit for bit it does
