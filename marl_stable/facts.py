@@ -36,6 +36,7 @@ METADATA: Mapping[str, Any] = {
 PREFLIGHT: Mapping[str, Any] = {
     "rewards": {str: {str: FIGURE}},
     "terms": {str: {str: {str: float}}},
+    "unaccounted": {str: float},
     "observations": {str: dict},
     "ends": {"longest?": FIGURE},
     "effects": {

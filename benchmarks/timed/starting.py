@@ -37,7 +37,8 @@ def seconds_to(goal: float, seed: int = 1) -> tuple[float, int]:
     """Wall time and steps from typing the command to the first evaluation on the twin at or above `goal`; nan and 0
     where there is none.
 
-    The schedule ends at the presets' 1.2 million steps: after one million one seed in three ended at -10.2.
+    The schedule ends at the presets' 1.2 million steps: a shorter one is sooner there with some seeds, and with others
+    never.
     """
     began = time.perf_counter()
     with _training("--seed", str(seed), "--eval-every", "50000", "--eval-episodes", "200") as (process, run):

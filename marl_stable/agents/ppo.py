@@ -101,7 +101,7 @@ def policy_loss(
 
 @torch.no_grad()
 def policy_figures(steps: Sequence[Terms], clip_coef: float) -> list[dict[str, Tensor]]:
-    """What is told of the policy at each of some steps: all at once, since one by one they take an update's time."""
+    """What is told of the policy at each of some steps: all at once, in fewer and larger operations."""
     gain, entropy, log_ratio, alive = (pad_sequence(list(x), batch_first=True) for x in zip(*steps, strict=True))
     clipped = (log_ratio.expm1().abs() > clip_coef).to(gain.dtype)
     seen = torch.stack([-gain, entropy, approx_kl(log_ratio), clipped]) * alive
@@ -111,7 +111,7 @@ def policy_figures(steps: Sequence[Terms], clip_coef: float) -> list[dict[str, T
     return [dict(zip(found, values, strict=True)) for values in each]
 
 
-def size(advantage: Tensor, alive: Tensor) -> Tensor:
+def root_mean_square(advantage: Tensor, alive: Tensor) -> Tensor:
     """Root mean square over active entries; NaN where all are 0."""
     square = (advantage * alive).square().sum() / alive.sum().clamp_min(1)
     return torch.where(square > 0, square, torch.nan).sqrt()

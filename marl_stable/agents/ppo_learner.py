@@ -19,7 +19,15 @@ from marl_stable.agents.base import mean_of
 from marl_stable.agents.config import MAPPOConfig
 from marl_stable.agents.figures import collected, diversity
 from marl_stable.agents.group_learner import GroupLearner, step_stats
-from marl_stable.agents.ppo import Batch, Terms, normalized_advantage, policy_figures, policy_loss, size, value_loss
+from marl_stable.agents.ppo import (
+    Batch,
+    Terms,
+    normalized_advantage,
+    policy_figures,
+    policy_loss,
+    root_mean_square,
+    value_loss,
+)
 from marl_stable.agents.reward_scale import REWARD_CLIP
 from marl_stable.buffers import Rollout
 from marl_stable.drift import Beginnings
@@ -135,7 +143,7 @@ class PPOLearner(GroupLearner):
         target = (advantage + value[:-1]).flatten(0, 1)
         alive = learned.flatten(0, 1).to(target.dtype)
         standard = self._standardised(advantage.flatten(0, 1), alive)
-        self.advantage_size = size(standard, alive)
+        self.advantage_size = root_mean_square(standard, alive)
         if c.normalize_value:
             self.value_norm.update(target, alive)
             target = self.value_norm(target)

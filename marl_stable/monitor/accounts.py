@@ -76,11 +76,15 @@ class Term(NamedTuple):
 
 
 def accounts(case: Case) -> Iterator[list[Term]]:
-    """The terms of each agent that has several, where they were read at the same steps, and often enough."""
+    """The terms of each agent that has several and is paid by nothing else, where they were read at the same steps, and
+    often enough."""
+    left_out = _preflight(case, "unaccounted")
+    if left_out and _shared(case):  # what one agent's terms leave out is in everybody's reward
+        return
     means: dict[tuple[Any, Any], list[Series]] = {}
     for signal in case.recording.signals():
         for series in case.recording.series(signal) if signal.startswith(MEANS) else []:
-            if "agent" in series.where:  # metrics.csv has one for all of them
+            if "agent" in series.where and series.where["agent"] not in left_out:  # metrics.csv has one for all of them
                 means.setdefault((series.where.get("group"), series.where["agent"]), []).append(series)
     for members in means.values():
         alike = all(np.array_equal(series.steps, members[0].steps) for series in members)
@@ -90,7 +94,7 @@ def accounts(case: Case) -> Iterator[list[Term]]:
 
 def lacks_terms(case: Case) -> str | None:
     """What is missing where no agent has an account, or one has that leaves something out."""
-    if case.facts.get("preflight", {}).get("unaccounted"):
+    if _preflight(case, "unaccounted"):
         return "reward terms that add up to the reward"
     return None if any(True for _ in accounts(case)) else f"two or more reward terms, and {2 * READS} readings of them"
 
@@ -195,5 +199,5 @@ def _shared(case: Case) -> bool:
     return case.config.get("env.reward") == "mean"
 
 
-def _preflight(case: Case, part: str) -> dict[str, dict[str, Any]]:
+def _preflight(case: Case, part: str) -> dict[str, Any]:
     return dict((case.facts.get("preflight") or {}).get(part) or {})

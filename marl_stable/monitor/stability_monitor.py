@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,10 @@ LOSSES = {  # what loops call their losses -> the tags of this package
 }
 
 
-KINDS = ("loss", "action", "reward", "observation", "value", "done", "terminated", "truncated", "logits")
-MISTAKEN = {"obs": "observation", "act": "action", "rew": "reward", "dones": "done"}  # near none of the names
-
-
-def _require_loss(name: str, x: Any) -> None:
-    """Refuse what is handed over as a loss and is none: a misspelt name would be averaged and never looked at."""
-    meant = MISTAKEN.get(name) or next(iter(get_close_matches(name, KINDS, 1, 0.8)), None)
-    if name not in LOSSES and meant:
-        raise UsageError(f"step({name}=...): there is no such argument; did you mean {meant}?")
-    if name not in LOSSES and len(shape := tuple(getattr(x, "shape", ()))) > 1:
-        raise UsageError(f"step({name}=...): what step does not know by name is taken for a loss, not shape {shape}.")
+MISTAKEN = {  # what other loops call arguments of `step`, where that is not nearly their name
+    **{"obs": "observation", "act": "action", "rew": "reward"},
+    **{"terminations": "terminated", "truncations": "truncated"},
+}
 
 
 class StabilityMonitor:
@@ -234,3 +228,14 @@ class StabilityMonitor:
         if (known := self._random_return) is not None:
             facts["baselines"] = {"random": {"return": known, "ci95": [known, known]}, "best_constant": None}
         return facts | ({} if self.total_steps is None else {"total_steps": self.total_steps})
+
+
+def _require_loss(name: str, x: Any) -> None:
+    """Refuse what comes to `step` as a loss and is none: it would be averaged and never looked at."""
+    if name in LOSSES:
+        return
+    near = [] if "loss" in name else get_close_matches(name, signature(StabilityMonitor.step).parameters, 1, 0.8)
+    if meant := MISTAKEN.get(name) or next(iter(near), None):
+        raise UsageError(f"step({name}=...): there is no such argument; did you mean {meant}?")
+    if len(shape := tuple(getattr(x, "shape", ()))) > 1:
+        raise UsageError(f"step({name}=...): what step does not know by name is taken for a loss, not shape {shape}.")

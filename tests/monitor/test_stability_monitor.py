@@ -504,6 +504,8 @@ def test_sparse_gradients_have_the_norm_of_the_rows_that_were_used() -> None:
         ({"rewards": 1.0}, "did you mean reward"),
         ({"dones": np.zeros(8)}, "did you mean done"),
         ({"actions": np.zeros(8)}, "did you mean action"),
+        ({"log_ratios": np.zeros(8)}, "did you mean log_ratio"),
+        ({"terminations": np.zeros(8)}, "did you mean terminated"),
         ({"pictures": np.zeros((8, 4))}, r"taken for a loss, not shape \(8, 4\)"),
     ],
 )
@@ -514,5 +516,5 @@ def test_what_is_no_loss_is_not_taken_for_one(handed: dict[str, Any], said: str)
 
 def test_losses_may_have_any_other_name() -> None:
     monitor = ms.StabilityMonitor(every=1)
-    monitor.step(q1_loss=1.0, world_model=torch.tensor(2.0), critic_loss=[1.0, 3.0])
+    monitor.step(q1_loss=1.0, loss_v=1.0, losses=2.0, world_model=torch.tensor(2.0), critic_loss=[1.0, 3.0])
     assert monitor.report()["verdict"] == "healthy"

@@ -259,6 +259,16 @@ def test_a_reward_that_chance_did_not_move_is_not_well_before_something_is_learn
     assert judged or "no action of random play moved" in str(apart["reward_uncontrollable"])
 
 
+@pytest.mark.parametrize(("config", "judged"), [({}, False), ({"env.reward": "mean"}, False), (None, True)])
+def test_terms_that_leave_something_out_are_not_judged(config: Any, judged: bool) -> None:
+    whose = "agent_0" if config != {"env.reward": "mean"} else "agent_9"  # of a reward that is shared, whosever
+    facts: dict[str, Any] = {"preflight": {"unaccounted": {} if judged else {whose: 0.1}}}
+    told = diagnose(of(RULING, IDLE, config=config, **facts))
+    assert ("reward_term_dominates" in [entry["cause"] for entry in told["findings"]]) is judged
+    needs = {entry["cause"]: entry["needs"] for entry in told["not_judged"]}
+    assert judged or needs["reward_term_dominates"] == "reward terms that add up to the reward"
+
+
 def test_what_was_found_was_judged() -> None:
     told = diagnose(of(RULING, IDLE))
     assert told["findings"][0]["cause"] == "reward_term_dominates"
