@@ -134,12 +134,12 @@ def _evaluate(run: Training, observer: Observer, interrupted: Callable[[], bool]
     if episodes is None:
         return False
     value = float(episodes.mean_returns().mean())
-    several_teams = len(run.envs.spec.teams) > 1
-    known = [point for _, point in run.returns if math.isfinite(point)]
-    best = several_teams or (math.isfinite(value) and value > max(known, default=-math.inf))
     run.returns.append((run.steps, value))
     observer.evaluated(run, episodes)
-    if best or len(run.returns) == 1:
+    several_teams = len(run.envs.spec.teams) > 1
+    worth = value if math.isfinite(value) else -math.inf
+    if several_teams or run.best is None or worth > run.best:
+        run.best = worth
         observer.keep_policy(run)
     if seen:
         stacked = {name: torch.stack([raw[name] for raw in seen]) for name in seen[0]}

@@ -147,6 +147,7 @@ class RunObserver(Follower):
         agent = training.agent
         state = {
             "steps": training.steps,
+            "return": training.best,
             "algo": to_dict(agent.config),
             "spec": spec_to_dict(agent.spec),
             "policy": agent.policy_state(),

@@ -60,6 +60,7 @@ class Training:
     iteration: int = 0
     seconds: float = 0.0
     returns: list[tuple[int, float]] = field(default_factory=list)  # (steps, evaluation return)
+    best: float | None = None  # the evaluation return that `best.pt` was kept for; None without one
     random_return: float | None = None  # of random play, where measured
     evaluation_due: bool = False
     checkpoint_due: bool = False

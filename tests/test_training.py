@@ -165,6 +165,24 @@ def test_where_teams_compete_the_latest_policy_is_kept_and_else_the_best(
     assert {"eval/return/agent_0", "eval/return/agent_1", "charts/return/agent_1"} <= tags or teams == "none"
 
 
+def test_going_on_never_gives_up_a_better_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The evaluation at a run's end is later than its last checkpoint, which does not know of it."""
+    values = iter([1.0, 2.0, 9.0, 5.0, 6.0, 10.0, 3.0, 4.0])
+    found = Episodes(np.zeros((8, 3)), np.ones(8, np.int64))
+    monkeypatch.setattr(loop, "play_unless", lambda *ignored: found._replace(returns=found.returns + next(values)))
+
+    def go_on(to: int) -> int:
+        assert main(["train", "--resume", "run", "--total-steps", str(to), "--quiet"]) == 0
+        return int(checkpoint(Path("run"), "best")["steps"])
+
+    assert train(Path("run"), "--quiet") == 0
+    assert checkpoint(Path("run"), "best")["steps"] == 240
+    assert go_on(384) == 240  # 5 and 6
+    assert go_on(480) == 480
+    Path("run/checkpoints/best.pt").unlink()
+    assert go_on(576) == 576  # a worse one than none
+
+
 @pytest.mark.parametrize(("continuous", "dimensions"), [(False, 1), (True, 5)], ids=["discrete", "continuous"])
 def test_tensorboard_counts_every_agents_actions_now_and_then(continuous: bool, dimensions: int) -> None:
     kwargs = json.dumps({"max_cycles": 5, "continuous_actions": continuous})

@@ -173,6 +173,8 @@ def _outcome(
 ) -> Outcome:
     values = [value for _, value in training.returns]
     numbers = [value for value in values if not math.isnan(value)]
+    if training.best is not None and math.isfinite(training.best):  # of an evaluation that a resume did not find again
+        numbers.append(training.best)
     return Outcome(
         folder=folder.path,
         status=status,

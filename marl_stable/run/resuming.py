@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from marl_stable import configs, distributed, threads
-from marl_stable.checkpoint import Kept, load_newest
+from marl_stable.checkpoint import Damaged, Kept, load_newest, load_run
 from marl_stable.config import RunConfig
 from marl_stable.folder import RunFolder
 from marl_stable.interruption import signals_taken
@@ -52,6 +53,7 @@ def _reload(
     training = assembling.assemble(config, envs, eval_env, device, random.get("return"))
     warnings += _restore(folder, training, kept)
     if distributed.leads():
+        training.best = _best(folder, training)
         launch = distributed.launch()
         folder.begin(configs.write(config), total_steps=config.total_steps, **({"launch": launch} if launch else {}))
         folder.diagnosis.unlink(missing_ok=True)  # it was of the run as it stood
@@ -65,6 +67,19 @@ def _load(folder: RunFolder, device: torch.device) -> tuple[Kept, list[str]]:
             if distributed.leads() is turn:
                 kept, warning = load_newest(folder.checkpoints, device, SAVED)
     return kept, [warning] if warning else []
+
+
+def _best(folder: RunFolder, training: Training) -> float | None:
+    """The evaluation return of `best.pt`, None where there is none to keep.
+
+    Not the best of `returns`: they are those of the checkpoint, from before the evaluation that ended the run.
+    """
+    try:
+        found = load_run(folder.checkpoints / "best.pt", training.envs.device).state.get("return")
+    except Damaged:
+        return None
+    known = [value for _, value in training.returns if math.isfinite(value)]
+    return found if isinstance(found, float) else max(known, default=None)  # put there by hand: it has to be beaten
 
 
 def _restore(folder: RunFolder, training: Training, kept: Kept) -> list[str]:
