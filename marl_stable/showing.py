@@ -61,7 +61,8 @@ def evaluate(
         act = mixed(env.spec, act, groups, _opponent(against, env.spec, seed + OPPONENT_SEED, stochastic))
     played = play(env, act, episodes, seed)
     env.close()
-    place = {"env": env_config.id, "episodes": episodes, "seed": seed, "checkpoint": loaded.checkpoint}
+    counted = len(played.lengths)  # fewer than asked for where some would not end
+    place = {"env": env_config.id, "episodes": counted, "seed": seed, "checkpoint": loaded.checkpoint}
     return place | {"steps": loaded.steps} | match | summarize(played, env.spec)
 
 

@@ -82,6 +82,7 @@ def test_several_runs_go_by_what_tells_their_paths_apart(finished: Path, tmp_pat
         (["{run}"], "-o has no value"),
         (["{run}", "-o", "{tmp}/missing/page.html"], "lies in '{tmp}/missing', which is no folder"),
         (["{run}", "-o", "{tmp}"], "'{tmp}' is a folder"),
+        (["{run}", "-o", "{run}/config.yaml"], "config.yaml' does not end in .html or .htm"),
         (["{tmp}/nowhere", "-o", "{tmp}/page.html"], "'{tmp}/nowhere' is no folder"),
         (["{run}", "{run}/.", "-o", "{tmp}/page.html"], "is given twice; name each run once."),
     ],

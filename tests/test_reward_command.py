@@ -268,6 +268,7 @@ def test_what_there_was_no_time_for_is_said(
         (["."], "."),
         (["{lamps}", "--html", "."], "'.' is a folder"),
         (["{lamps}", "--html", "nowhere/page.html"], "lies in 'nowhere', which is no folder"),
+        (["{lamps}", "--html", "lamps.py"], "'lamps.py' does not end in .html"),
     ],
 )
 def test_mistakes_are_one_sentence(words: list[str], told: str, lamps: str, capsys: pytest.CaptureFixture[str]) -> None:

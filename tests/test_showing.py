@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from marl_stable import showing
 from marl_stable.acting import by_agent
 from marl_stable.cli import main
 from marl_stable.envs import catalog
+from marl_stable.evaluation import play
 from marl_stable.types import PerGroup, UsageError
 from tests.runs import checkpoint, measure_little, train
 
@@ -119,6 +121,17 @@ def test_words_say_what_was_played_and_with_what(run: Path, capsys: pytest.Captu
     assert second.startswith("return -")
     assert "per-agent mean, undiscounted" in third
     assert [line.split(":")[0].strip() for line in agents] == ["agent_0", "agent_1", "agent_2"]
+
+
+def test_episodes_that_would_not_end_are_told_of_and_not_counted(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "play", partial(play, max_steps=8))  # of episodes of five
+    asked = 2 * showing.COPIES
+    assert main(["eval", "run", "--json", "--episodes", str(asked)]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["episodes"] == showing.COPIES
+    assert captured.err.startswith(f"warning: only {showing.COPIES} of {asked} episodes ended;")
 
 
 @pytest.mark.parametrize(

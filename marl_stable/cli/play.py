@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from marl_stable.cli.words import Usage, say
+from marl_stable.cli.words import Usage, say, tell
 from marl_stable.report.files import to_json
 from marl_stable.types import UsageError
 
@@ -65,6 +65,7 @@ def evaluate(words: list[str]) -> int:
     others, asked = EVAL.read(words, Evaluate())
     run = EVAL.run_folder(others)
     from marl_stable import showing
+    from marl_stable.evaluation import MAX_STEPS
     from marl_stable.report.aside import prints_aside
 
     place = asked.env
@@ -79,6 +80,11 @@ def evaluate(words: list[str]) -> int:
             asked.stochastic,
             asked.against,
             asked.team,
+        )
+    if found["episodes"] < asked.episodes:
+        tell(
+            f"warning: only {found['episodes']} of {asked.episodes} episodes ended; each copy of the environment plays "
+            f"{MAX_STEPS:,} steps at most."
         )
     say(to_json(found) if asked.json else showing.in_words(found))
     return 0

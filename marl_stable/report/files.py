@@ -13,6 +13,8 @@ from typing import Any
 
 from marl_stable.types import UsageError
 
+PAGES = (".html", ".htm")
+
 
 def replace_file(path: Path, content: Iterable[bytes]) -> None:
     """Write `content` to `path` so that a reader sees the old file or the whole new one, never a part.
@@ -31,12 +33,20 @@ def replace_file(path: Path, content: Iterable[bytes]) -> None:
 
 
 def require_writable(name: str) -> Path:
-    """The file that a page will be written to. UsageError where it is a folder, or lies in none: ask before working."""
+    """The file that a page will be written to: ask before working.
+
+    UsageError where it is a folder, lies in none, or is named like anything but a page, which it would replace.
+    """
     path = Path(name)
-    if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder" if path.is_dir() else f"lies in {str(path.parent)!r}, which is no folder"
-        raise UsageError(f"{name!r} {what}; name a file for the page, such as page.html.")
-    return path
+    if path.is_dir():
+        what = "is a folder"
+    elif not path.parent.is_dir():
+        what = f"lies in {str(path.parent)!r}, which is no folder"
+    elif path.suffix.lower() not in PAGES:
+        what = f"does not end in {' or '.join(PAGES)}"
+    else:
+        return path
+    raise UsageError(f"{name!r} {what}; name a file for the page, such as page.html.")
 
 
 def write_page(path: Path, content: str) -> None:
