@@ -12,6 +12,7 @@ Norm = Literal["none", "layer", "batch"]
 Block = Literal["plain", "residual"]
 Init = Literal["orthogonal", "xavier", "he"]
 Memory = Literal["none", "gru", "lstm"]
+MOST_THREADS = 1024  # torch dies of a hundred thousand, without a word
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0  # what Gaussian policies' log deviations stay between
 
 
@@ -146,7 +147,8 @@ class RunConfig:
         for key, value in (("env.id", self.env.id), ("init_from", self.init_from), ("run_dir", self.run_dir)):
             require(value != "", key, value, "a name; an unset variable in a script looks like this")
         require(self.total_steps > 0, "total_steps", self.total_steps, "a positive number of steps")
-        require(self.threads == "auto" or self.threads > 0, "threads", self.threads, "auto or at least 1")
+        fits = self.threads == "auto" or 0 < self.threads <= MOST_THREADS
+        require(fits, "threads", self.threads, f"auto or from 1 to {MOST_THREADS}")
         require(self.eval_every >= 0, "eval_every", self.eval_every, "0 (only at the end) or a number of steps")
         require(self.eval_episodes > 0, "eval_episodes", self.eval_episodes, "at least 1")
         require(self.checkpoint_every > 0, "checkpoint_every", self.checkpoint_every, "a positive number of steps")

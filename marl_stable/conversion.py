@@ -195,7 +195,22 @@ def _mapping(value: Any) -> dict[str, Any]:
         value = json.loads(value)
     if not isinstance(value, Mapping):
         raise ValueError
-    return {str(key): item for key, item in value.items()}
+    return {str(key): _plain(item) for key, item in value.items()}
+
+
+def _plain(value: Any) -> Any:
+    """`value` as YAML and JSON can hold it, since `config.yaml` tells of a run; ValueError where they cannot."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif not isinstance(value, list | tuple | Mapping) and hasattr(value, "tolist"):  # NumPy's numbers and arrays
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise ValueError
 
 
 _SCALARS: dict[Any, typing.Callable[[Any], Any]] = {

@@ -18,6 +18,7 @@ from marl_stable.types import UsageError
 METADATA = "metadata.json"
 CONTENTS = ("config.yaml", "metrics.csv", "incidents.jsonl", "recording", "diagnosis.json", "report.html")
 """What a run writes over, beside its metadata and checkpoints."""
+ELSEWHERE = "name another with --run-dir"
 
 
 class RunFolder:
@@ -115,7 +116,8 @@ class RunFolder:
         """Write `config.yaml`, and mark the run as running in this process; UsageError where that cannot be written."""
         started = self.metadata.get("started", _now())
         self._written += [file for file in (self.config, self.path / METADATA) if not file.exists()]
-        with _refusing(self.path):
+        remedy = "let it be written" if "started" in self.metadata else ELSEWHERE
+        with _refusing(self.path, remedy):
             replace_file(self.config, [config.encode()])
             self.write_metadata(status="running", pid=os.getpid(), started=started, **entries)
 
@@ -183,13 +185,11 @@ def read_incidents(path: Path) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
+def _refusing(path: Path, remedy: str = ELSEWHERE) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(
-            f"run folder {str(path)!r} cannot be written ({error.strerror}); name another with --run-dir."
-        ) from error
+        raise UsageError(f"run folder {str(path)!r} cannot be written ({error.strerror}); {remedy}.") from error
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

@@ -334,7 +334,9 @@ def test_a_strict_reader_can_read_every_json_of_a_run_full_of_nan() -> None:
 
 
 @pytest.mark.usefixtures("quick_measurements")
-@pytest.mark.parametrize("more", [("--env.num-envs", "1e13"), ("--algo.network.hidden", "100000000000")])
+@pytest.mark.parametrize(
+    "more", [("--env.num-envs", "1e13"), ("--env.num-envs", "1e18"), ("--algo.network.hidden", "100000000000")]
+)
 def test_a_run_too_large_for_this_machine_is_one_sentence_and_leaves_nothing(
     more: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,7 +70,8 @@ OUT_OF_RANGE = [
     ("--eval-every -1", "eval_every is -1"),
     ("--eval-episodes 0", "eval_episodes is 0; it must be at least 1."),
     ("--checkpoint-every 0", "checkpoint_every is 0"),
-    ("--threads 0", "threads is 0; it must be auto or at least 1."),
+    ("--threads 0", "threads is 0; it must be auto or from 1 to 1024."),
+    ("--threads 1e18", "threads is 1000000000000000000; it must be auto or from 1 to 1024."),
     ("--seed -1", "seed is -1; it must be a whole number from 0 to 2147483647."),
     ("--seed 2147483648", "seed is 2147483648"),
     ("--env.num-envs 0", "env.num_envs is 0; it must be auto or at least 1."),
@@ -316,6 +318,11 @@ def test_the_last_layer_of_one_network_alone_can_begin_like_a_hidden_one() -> No
         ({"algo": ""}, r"unknown algorithm ''"),
         ({"total_steps": 10**400}, r"total_steps is 10+; it must be a whole number"),
         ({"env": 3, "env__kwargs": {}}, r"env is 3, so env__kwargs has no place"),
+        ({"env": Path}, r"such as 'package.module:Path' or 'path/to/file.py:Path'"),
+        (
+            {"env__kwargs": {"reward": len}},
+            r"env.kwargs is {'reward': <built-in function len>}; it must be JSON such as",
+        ),
         ({"env": ""}, r"env.id is ''"),
         ({"init_from": ""}, r"init_from is ''"),
         ({"run_dir": ""}, r"run_dir is ''"),
@@ -330,6 +337,21 @@ def test_what_is_no_setting_is_one_sentence(keywords: dict[str, Any], told: str)
 
 def test_folders_may_be_paths() -> None:
     assert configs.resolve(configs.nested({"init_from": Path("a"), "run_dir": Path("b")})).init_from == "a"
+
+
+def test_arguments_of_the_environment_are_what_the_run_folder_can_hold_of_them() -> None:
+    given = {
+        "length": np.int64(5),
+        "map": np.eye(2),
+        "file": Path("a"),
+        "size": (1, 2.5),
+        "more": {"on": np.True_, 1: None},
+    }
+    config = configs.resolve(configs.nested({"env__kwargs": given}))
+    kept = {"length": 5, "map": [[1.0, 0.0], [0.0, 1.0]], "file": "a", "size": [1, 2.5], "more": {"on": True, 1: None}}
+    assert config.env.kwargs == kept
+    assert type(config.env.kwargs["length"]) is int
+    assert configs.resolve(configs.parse(configs.write(config), "x")) == config
 
 
 def test_measures_in_a_preset_come_before_its_other_keys_wherever_they_stand(preset: Callable[[str], str]) -> None:

@@ -216,7 +216,7 @@ def test_a_full_disk_at_the_beginning_is_said_in_one_sentence_and_destroys_nothi
     folder = RunFolder.open(tmp_path / "run")
     folder.lock()
     with small_files(0):
-        with pytest.raises(UsageError, match=r"cannot be written \(File too large\)"):
+        with pytest.raises(UsageError, match=r"cannot be written \(File too large\); let it be written\."):
             folder.begin("seed: 2\n")
         folder.end("interrupted")  # and this is no error
     assert folder.config.read_text() == "seed: 1\n"

@@ -155,7 +155,7 @@ def test_an_environment_that_cannot_be_made_leaves_no_folder(
     ("text", "said"),
     [
         ("many", "--threads is 'many'; it must be a whole number or auto."),
-        ("0", "threads is 0; it must be auto or at least 1."),
+        ("0", "threads is 0; it must be auto or from 1 to 1024."),
     ],
 )
 def test_no_number_of_threads(text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,6 +94,12 @@ def nested(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Python keywords as nested keys: `a__b` is `a.b`; `algo` and `env` as text are `algo.name` and `env.id`."""
     layer: dict[str, Any] = {}
     for flag, value in flags.items():
+        if flag == "env" and callable(value):
+            name = getattr(value, "__qualname__", "factory")
+            raise UsageError(
+                f"env is {value!r}; workers and later commands make it anew from its name, so give that as text, "
+                f"such as 'package.module:{name}' or 'path/to/file.py:{name}'."
+            )
         path = {"algo": "algo__name", "env": "env__id"}.get(flag, flag) if isinstance(value, str) else flag
         *sections, key = path.split("__")
         place = layer

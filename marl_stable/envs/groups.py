@@ -167,6 +167,10 @@ def checked_teams(teams: Any, agents: Sequence[str], source: str) -> dict[str, s
     form = '{"team": ["agent", ...]}'
     if not isinstance(teams, Mapping) or not all(isinstance(names, list | tuple | set) for names in teams.values()):
         raise UsageError(f"{source} is {teams!r}; it must look like {form}.")
+    for team, names in teams.items():
+        if not names or not str(team):
+            problem = "a team has no name" if names else f"nobody is in the team {team!r}"
+            raise UsageError(f"{source} is {teams!r}; {problem}, and it must look like {form}.")
     listed = [(str(agent), str(team)) for team, names in teams.items() for agent in names]
     counts = Counter(agent for agent, _ in listed)
     wrong = [agent for agent in agents if counts[agent] != 1] + [agent for agent in counts if agent not in agents]

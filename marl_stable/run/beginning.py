@@ -23,6 +23,7 @@ from marl_stable.training import Training
 from marl_stable.types import EnvironmentFailure, UsageError, spec_to_dict
 
 MAX_AUTO_GAMMA = 0.995
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed")  # what torch says on the CPU
 
 
 def train(preset: str | None = None, **flags: Any) -> Run:
@@ -60,7 +61,7 @@ def _fault_of_the_asked(error: BaseException) -> str | None:
     """What to say of an error before the first step that other settings would not have."""
     if isinstance(error, EnvironmentFailure):
         return str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):  # on the CPU
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY):
         why = " ".join(str(error).split())
         remedy = "lower env.num_envs, algo.network.hidden or algo.batch_size"
         return f"there is not enough memory for this run ({why}); {remedy}."

@@ -141,6 +141,8 @@ def test_ends_are_read_as_asked_in_other_teams_as_well() -> None:
         ({"red": ["agent_0", "agent_1", "agent_2", "agent_3"]}, "does not hold for agent_3."),
         ({"red": "agent_0"}, 'it must look like {"team": ["agent", ...]}.'),
         ({"N": 3}, "it must look like"),
+        ({"red": ["agent_0", "agent_1", "agent_2"], "blue": []}, "nobody is in the team 'blue'"),
+        ({"": ["agent_0", "agent_1", "agent_2"]}, "a team has no name"),
         ({}, "does not hold for agent_0, agent_1, agent_2."),
     ],
 )

@@ -9,11 +9,11 @@ constant matrices. Each task is the file of its name; `chase.py`, `forests.py`, 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
-from marl_stable.conversion import unknown
+from marl_stable.conversion import require, unknown
 from marl_stable.envs.particle.collect_treasure import CollectTreasure
 from marl_stable.envs.particle.simple import Simple
 from marl_stable.envs.particle.simple_adversary import SimpleAdversary
@@ -27,7 +27,6 @@ from marl_stable.envs.particle.simple_spread import SimpleSpread
 from marl_stable.envs.particle.simple_tag import SimpleTag
 from marl_stable.envs.particle.simple_world_comm import SimpleWorldComm
 from marl_stable.envs.particle.world import ParticleEnv
-from marl_stable.types import UsageError
 
 __all__ = ["TASKS", "ParticleEnv", "make"]
 
@@ -46,9 +45,16 @@ TASKS: dict[str, type[ParticleEnv]] = {
     "collect_treasure_v1": CollectTreasure,
 }
 
+KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),  # true is none
+    float: ((int, float), "a number"),
+}
+"""What a task takes for an argument of a type, and how that is called."""
+
 
 def make(name: str, num_envs: int, device: torch.device, **kwargs: Any) -> ParticleEnv:
-    """The task called `name` with mpe2's arguments; UsageError for an unknown task or argument."""
+    """The task called `name` with mpe2's arguments; UsageError for an unknown task and an argument that does not fit."""
     if name not in TASKS:
         raise unknown("environment", f"particle/{name}", [f"particle/{task}" for task in TASKS])
     build: Any = TASKS[name]  # each task has arguments of its own
@@ -57,8 +63,9 @@ def make(name: str, num_envs: int, device: torch.device, **kwargs: Any) -> Parti
         if key not in known:
             remedy = f"particle/{name} takes {', '.join(known)} in env.kwargs; mpe2/{name} takes all that mpe2 has."
             raise unknown("argument", key, known, remedy)
-    try:
-        env: ParticleEnv = build(num_envs, device, **kwargs)
-    except TypeError as error:
-        raise UsageError(f"env.kwargs {kwargs!r} do not fit particle/{name}: {error}.") from error
+    kinds = get_type_hints(build.__init__)
+    for key, value in kwargs.items():
+        taken, wanted = KINDS[kinds[key]]
+        require(type(value) in taken, f"env.kwargs {key}", value, wanted)
+    env: ParticleEnv = build(num_envs, device, **kwargs)
     return env

@@ -40,10 +40,10 @@ def moves_and_words(words: int, continuous: bool) -> Discrete | Box:
     return actions(len(MOVES) + words if continuous else len(MOVES) * words, continuous)
 
 
-def require_count(key: str, value: object, least: int = 1, most: int | None = None, more: str = "") -> None:
-    """Refuse what is no whole number, or too small or too large a one; `more` is what follows on that."""
+def require_count(key: str, value: int, least: int = 1, most: int | None = None, more: str = "") -> None:
+    """Refuse a number that is too small or too large; `more` is what follows on that."""
     expected = f"a whole number, {least} or more" if most is None else f"a whole number from {least} to {most}{more}"
-    fits = isinstance(value, int) and least <= value <= (value if most is None else most)
+    fits = least <= value <= (value if most is None else most)
     require(fits, f"env.kwargs {key}", value, expected)
 
 
