@@ -54,7 +54,7 @@ KINDS: dict[type, tuple[tuple[type, ...], str]] = {
 
 
 def make(name: str, num_envs: int, device: torch.device, **kwargs: Any) -> ParticleEnv:
-    """The task called `name` with mpe2's arguments; UsageError for an unknown task and an argument that does not fit."""
+    """The task called `name` with mpe2's arguments; UsageError for an unknown task and an unfit argument."""
     if name not in TASKS:
         raise unknown("environment", f"particle/{name}", [f"particle/{task}" for task in TASKS])
     build: Any = TASKS[name]  # each task has arguments of its own
