@@ -17,6 +17,7 @@ from marl_stable.recorder import Recorder, labels
 from marl_stable.replay_files import ReplayFiles, own_folder
 from marl_stable.report.sinks import Sink, Sinks
 from marl_stable.report.terminal import Progress
+from marl_stable.terms import told_of_left_out
 from marl_stable.training import Training
 from marl_stable.types import Box, spec_to_dict
 
@@ -84,11 +85,13 @@ class RunObserver(Follower):
         self.incidents = IncidentFile(folder.incidents, resumed_at)
         self._discrete: dict[str, bool] = {}
         self._return: float | None = None
+        self._told_of_terms = bool((folder.metadata.get("preflight") or {}).get("unaccounted"))
 
     def begin(self, training: Training) -> None:
         """Learn which agents have discrete actions, and how much of the replay is on disk."""
         groups = training.envs.spec.groups
         super().begin(training)
+        self._agents = {group.name: group.agents for group in groups}
         self._discrete = {agent: not isinstance(g.action, Box) for g in groups for agent in g.agents}
         terms = training.terms.names if training.terms else {}
         named = labels(training.envs.spec, training.agent.layer_names(), terms)
@@ -103,12 +106,24 @@ class RunObserver(Follower):
         self.sinks.write({"steps": steps, **row})
         if self._recorder:
             self._recorder.call(lambda recorder: recorder.write(steps, found))
+        self._tell_of_terms(steps, found)
         for place, bins in counts.items():
             agent, _, dimension = place.rpartition("/")
             if int(dimension) < HISTOGRAM_DIMENSIONS:
                 self.sinks.histogram(f"actions/{place}", steps, bins, self._edges(agent, len(bins)))
         self._return = row.get("charts/return", self._return)
         self.progress.update(steps, row["charts/steps_per_second"], self._return, self.baselines)
+
+    def _tell_of_terms(self, steps: int, found: Host) -> None:
+        """Warn once of rewards that begin to be more than their terms: a rare one has no name, or is not reported."""
+        shares = found.get("stability/term_left_out", {})
+        by_agent = {
+            agent: share for name in shares for agent, share in zip(self._agents[name], shares[name], strict=True)
+        }
+        wrong = {agent: float(share) for agent, share in by_agent.items() if share > 0}
+        if wrong and not self._told_of_terms:
+            self._told_of_terms = True
+            self.progress.warn(told_of_left_out(f"at {steps:,} steps", wrong))
 
     def _edges(self, agent: str, bins: int) -> list[float]:
         """Bin edges: discrete actions at their numbers, boxes over the canonical range."""

@@ -17,11 +17,13 @@ Shapes: T steps, E copies, A agents of a group, K reward terms.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from marl_stable.envs.terms import TOLERANCE
 from marl_stable.returns import gae
 from marl_stable.rewards import shared_terms
 from marl_stable.types import EnvironmentFailure, EnvSpec, PerGroup, Step
@@ -37,6 +39,7 @@ class Window(NamedTuple):
     alive: Tensor  # (T, E, A) bool
     terminated: Tensor  # (T, E, A) bool
     ended: Tensor  # (T, E, A) bool
+    incomplete: Tensor  # (T, E, A) bool: the reward is not the sum of its terms
 
 
 class TermAccount:
@@ -59,7 +62,8 @@ class TermAccount:
                 )
             terminated = step.terminated[name]
             ended = terminated | step.truncated[name]
-            steps.append(Window(step.terms[name], step.alive[name], terminated, ended))
+            incomplete = left_out(step.reward[name], step.terms[name])
+            steps.append(Window(step.terms[name], step.alive[name], terminated, ended, incomplete))
 
     def begin_anew(self, copies: Tensor) -> None:
         """The running episodes of `copies (E,)` are lost: the last step taken in was cut off."""
@@ -68,7 +72,7 @@ class TermAccount:
                 steps[-1] = steps[-1]._replace(ended=steps[-1].ended | copies.unsqueeze(1))
 
     def take(self) -> dict[str, PerGroup]:
-        """Figures of the steps since the last call: `rewards/terms/<term>` `(A,)`, and signals `(A, K)`."""
+        """Figures of the steps since the last call: `rewards/terms/<term>` `(A,)`, and signals `(A, K)` and `(A,)`."""
         found: dict[str, PerGroup] = {}
         for name, names in self.names.items():
             window = self._window(name)
@@ -91,13 +95,31 @@ class TermAccount:
         """Go on where `state_dict` was taken; terms that it does not have begin anew."""
         for name in self._steps:
             parts = state.get(name, [])
-            self._steps[name] = [Window(*step) for step in zip(*parts, strict=True)] if parts else []
+            known = len(parts) == len(Window._fields)  # fewer in runs of before
+            self._steps[name] = [Window(*step) for step in zip(*parts, strict=True)] if known else []
+
+
+def left_out(reward: Tensor, terms: Tensor) -> Tensor:
+    """`(...)` bool: whether `reward (...)` is not the sum of its `terms (..., K)`, beyond rounding; false for NaN."""
+    off = (reward - terms.sum(-1)).abs()
+    return off > TOLERANCE * terms.abs().sum(-1).clamp_min(1)
+
+
+def told_of_left_out(when: str, shares: Mapping[str, float]) -> str:
+    """A warning of agents whose rewards are not the sums of their terms, in so large `shares` of their steps."""
+    agent = max(shares, key=lambda agent: shares[agent])
+    return (
+        f"{when} the reward of {agent} is not the sum of its reward_terms in {shares[agent]:.2g} of its steps, and "
+        "what is told of terms leaves the rest out; report every term from the first step on, 0 where it pays nothing, "
+        "as a plain number (`marl-stable check` looks closer)."
+    )
 
 
 def figures(
     window: Window, gamma: float, gae_lambda: float, turn_based: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Means `(A, K)` over an agent's own steps, and by name: std, zero, peak, share and conflict, `(A, K)` each.
+    """Means `(A, K)` over an agent's own steps, and by name: std, zero, peak, share and conflict, `(A, K)` each, and
+    left_out, the share of steps whose terms are incomplete, `(A,)`.
 
     In turns, where rewards count whoever acts, the recursion runs over everybody's steps; advantages are compared at an
     agent's own. NaN where nothing varies, or nobody acted.
@@ -112,6 +134,7 @@ def figures(
         "std": off.square().sum((0, 1)).div(count).sqrt(),
         "zero": ((paid == 0) * weight).sum((0, 1)) / count,
         "peak": torch.where(count > 0, off.abs().amax((0, 1)), torch.nan),
+        "left_out": (window.incomplete & counted).sum((0, 1)) / count.squeeze(-1),
     }
     covariance = _covariance(_advantages(off, usual, window, counted, gamma, gae_lambda), window.alive)
     means = paid.sum((0, 1)) / window.alive.sum((0, 1)).unsqueeze(-1)

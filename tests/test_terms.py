@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from marl_stable.checkpoint import load, save
 from marl_stable.cli import main
 from marl_stable.diagnosing import read_case
+from marl_stable.monitor.accounts import accounts, lacks_terms
 from marl_stable.policy import load_policy
 from marl_stable.report.metrics import read_metrics
 from marl_stable.terms import TermAccount, Window, figures
@@ -34,7 +36,8 @@ def window(seed: int = 0, steps: int = 12, copies: int = 3, agents: int = 2, ter
     paid = torch.randn(*shape, terms, generator=draw) * torch.tensor([1.0, 3.0, 0.1])[:terms]
     ended = torch.rand(shape, generator=draw) < 0.2
     terminated = ended & (torch.rand(shape, generator=draw) < 0.5)
-    return Window((paid + 0.5) * alive.unsqueeze(-1), alive, terminated, ended)
+    incomplete = torch.rand(shape, generator=draw) < 0.1
+    return Window((paid + 0.5) * alive.unsqueeze(-1), alive, terminated, ended, incomplete)
 
 
 def test_an_episode_that_is_lost_was_cut_off_at_its_last_step() -> None:
@@ -42,7 +45,7 @@ def test_an_episode_that_is_lost_was_cut_off_at_its_last_step() -> None:
     account = TermAccount(EnvSpec("e", group.agents, (group,)), shared=False, gamma=GAMMA, gae_lambda=LAMBDA)
     account.begin_anew(torch.tensor([True, False]))  # before the first step there is nothing to cut off
     no, paid = {"agent": torch.zeros(2, 2, dtype=torch.bool)}, {"agent": torch.ones(2, 2, 2)}
-    step = Step({}, {}, {}, no, no, no, torch.zeros(2, dtype=torch.bool), paid)
+    step = Step({}, {}, {"agent": torch.full((2, 2), 2.0)}, no, no, no, torch.zeros(2, dtype=torch.bool), paid)
     for _ in range(3):
         account.add(step)
     account.begin_anew(torch.tensor([True, False]))
@@ -78,6 +81,7 @@ def by_hand(of: Window, agent: int, turn_based: bool = False) -> dict[str, Any]:
         "zero": (own == 0).mean(0),
         "peak": np.abs(own - own.mean(0)).max(0),
         "share": [np.cov(a[:, k], whole, bias=True)[0, 1] / whole.var() for k in range(count)],
+        "left_out": np.mean([bool(of.incomplete[t, e, agent]) for t, e in rows]),
         "conflict": [1 - whole.var() / (a[:, k].var() + (whole - a[:, k]).var()) for k in range(count)],
     }
 
@@ -205,6 +209,19 @@ def test_a_training_tells_its_terms(algo: str, tmp_path: Path) -> None:
         ("agent_0", "bonus"),
     ]
     assert sum(s.values[0] for s in shares[:3]) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_term_that_random_play_never_met_is_told_of_when_it_pays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bonus that is reported only when it is paid, and first paid long after names were looked for."""
+    assert train(tmp_path / "run", *ITEMISED, "--env.kwargs", '{"rare_from": 40}') == 0
+    told = capsys.readouterr().err
+    assert told.count("is not the sum of its reward_terms") == 1
+    assert re.search(r"warning: at \d+ steps the reward of agent_\d is not the sum", told)
+    case = read_case(tmp_path / "run")
+    assert lacks_terms(case) == "reward terms that add up to the reward"
+    assert list(accounts(case)) == []
 
 
 def test_nothing_is_told_where_nothing_is_watched_or_reported(tmp_path: Path) -> None:

@@ -65,13 +65,13 @@ from numpy.typing import NDArray
 
 from marl_stable.agents.base import Agent
 from marl_stable.envs.base import BatchedEnv
-from marl_stable.envs.terms import TOLERANCE
 from marl_stable.investigate.baselines import SEED, Outcomes, RandomPlay
 from marl_stable.investigate.control import control
 from marl_stable.investigate.dry_run import dry_run
 from marl_stable.investigate.effects import effects
 from marl_stable.normalize import robust, sampled
 from marl_stable.returns import finished, gae
+from marl_stable.terms import left_out, told_of_left_out
 from marl_stable.types import EnvSpec, legal_features
 
 Floats = NDArray[np.float64]
@@ -150,11 +150,9 @@ def unaccounted(spec: EnvSpec, outcomes: Outcomes) -> dict[str, float]:
     found: dict[str, float] = {}
     for group in spec.groups:
         if group.terms and outcomes.terms:
-            terms = outcomes.terms[group.name].double()  # (T, E, A, K)
-            off = (outcomes.reward[group.name].double() - terms.sum(-1)).abs()
-            counted = torch.ones_like(off, dtype=torch.bool) if spec.turn_based else outcomes.alive[group.name]
-            wrong = (off > TOLERANCE * terms.abs().sum(-1).clamp_min(1)) & counted
-            shares = (wrong.sum((0, 1)) / counted.sum((0, 1)).clamp_min(1)).tolist()
+            wrong = left_out(outcomes.reward[group.name], outcomes.terms[group.name])  # (T, E, A)
+            counted = torch.ones_like(wrong) if spec.turn_based else outcomes.alive[group.name]
+            shares = ((wrong & counted).sum((0, 1)) / counted.sum((0, 1)).clamp_min(1)).tolist()
             found |= {agent: share for agent, share in zip(group.agents, shares, strict=True) if share > 0}
     return found
 
@@ -162,13 +160,8 @@ def unaccounted(spec: EnvSpec, outcomes: Outcomes) -> dict[str, float]:
 def warnings(found: Mapping[str, Any]) -> list[str]:
     """What of a preflight must be known before training, in sentences."""
     told = []
-    if left_out := found.get("unaccounted"):
-        agent, share = max(left_out.items(), key=lambda pair: pair[1])
-        told.append(
-            f"the reward of {agent} is not the sum of its reward_terms in {share:.2g} of the steps of random play, and "
-            "what is told of terms leaves the rest out; report every term from the first step on, 0 where it pays "
-            "nothing, as a plain number (`marl-stable check` looks closer)."
-        )
+    if unsummed := found.get("unaccounted"):
+        told.append(told_of_left_out("in random play", unsummed))
     if found.get("ends", {}).get("episodes") == 0:
         told.append(
             "no episode of random play came to an end, so that each of an evaluation may take as long, and returns of "

@@ -78,7 +78,7 @@ class Term(NamedTuple):
 def accounts(case: Case) -> Iterator[list[Term]]:
     """The terms of each agent that has several and is paid by nothing else, where they were read at the same steps, and
     often enough."""
-    left_out = _preflight(case, "unaccounted")
+    left_out = _left_out(case)
     if left_out and _shared(case):  # what one agent's terms leave out is in everybody's reward
         return
     means: dict[tuple[Any, Any], list[Series]] = {}
@@ -94,7 +94,7 @@ def accounts(case: Case) -> Iterator[list[Term]]:
 
 def lacks_terms(case: Case) -> str | None:
     """What is missing where no agent has an account, or one has that leaves something out."""
-    if _preflight(case, "unaccounted"):
+    if _left_out(case):
         return "reward terms that add up to the reward"
     return None if any(True for _ in accounts(case)) else f"two or more reward terms, and {2 * READS} readings of them"
 
@@ -193,6 +193,12 @@ def _term(case: Case, mean: Series) -> Term:
     figures = {figure: found[0].values if found else np.empty(0) for figure, found in read.items()}
     known = {} if _shared(case) else _preflight(case, "terms").get(mean.where["agent"], {})  # of each agent's own
     return Term(name, mean, figures, known.get(name, {}))
+
+
+def _left_out(case: Case) -> set[str | None]:
+    """Agents whose rewards were not the sum of their terms, in random play or since."""
+    since = [x.where.get("agent") for x in case.recording.series("term_left_out") if x.values.max(initial=0.0) > 0]
+    return {*_preflight(case, "unaccounted"), *since}
 
 
 def _shared(case: Case) -> bool:

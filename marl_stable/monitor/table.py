@@ -123,6 +123,7 @@ SIGNALS: dict[str, Signal] = {
         "agent term",
         "max",
     ),
+    "term_left_out": _of("share of steps whose reward is not the sum of its terms", "agent", "max"),
     # the team
     "diversity": _of("distance of an agent's answers from its group's mean answer at the same observations"),
     "equal_actions": _of("share of steps in which the agent does what most of its group do"),

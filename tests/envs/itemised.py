@@ -16,24 +16,31 @@ BONUS_FROM = 3
 class Itemised(Walk):
     """A `Walk` rewarded by the own action, by the walk, and from the third step on by a bonus of 1.
 
-    `odd` is reported instead from step `odd_from` on; episodes are then longer.
+    `odd` is reported instead from step `odd_from` on; episodes are then longer. From the step `rare_from` of all
+    episodes together on there is another term, which is not heard of before.
     """
 
     drag = False
 
-    def __init__(self, report: bool = True, odd_from: int | None = None, odd: Any = None) -> None:
+    def __init__(
+        self, report: bool = True, odd_from: int | None = None, odd: Any = None, rare_from: int | None = None
+    ) -> None:
         super().__init__(length=5 if odd_from is None else 40)
+        self.rare_from, self.ever = rare_from, 0
         self.report, self.odd_from, self.odd = report, odd_from, odd
 
     def step(self, actions: dict[str, Any]) -> tuple[Any, ...]:
         obs, rewards, terminated, truncated, _ = super().step(actions)
         infos = {}
+        self.ever += 1
         for i, agent in enumerate(rewards):
             terms = {"own": float(np.sum(actions[agent])), "walk": float(self.walk[i])}
             if self.steps >= BONUS_FROM:
                 terms["bonus"] = 1.0
             if self.drag and agent == self.possible_agents[1]:
                 terms["drag"] = -1.0
+            if self.rare_from is not None and self.ever >= self.rare_from:
+                terms["rare"] = 10.0
             rewards[agent] = sum(terms.values())
             odd = self.odd_from is not None and self.steps >= self.odd_from
             infos[agent] = {"reward_terms": self.odd if odd else terms} if self.report else {}

@@ -360,7 +360,10 @@ def test_a_run_is_told_of_terms_that_leave_something_out(tmp_path: Path, capsys:
     )
     flags = ["--env", f"{tmp_path}/halved.py:Halved", "--total-steps", "64", "--algo.batch-size", "64"]
     assert main(["train", *flags, "--run-dir", str(tmp_path / "run"), "--eval-episodes", "2"]) == 0
-    assert "is not the sum of its reward_terms in 1 of the steps of random play" in capsys.readouterr().err
+    assert (
+        "in random play the reward of agent_0 is not the sum of its reward_terms in 1 of its steps"
+        in capsys.readouterr().err
+    )
     apart = {entry["cause"]: entry["needs"] for entry in diagnose_run(tmp_path / "run")["not_judged"]}
     assert apart["reward_term_dominates"] == "reward terms that add up to the reward"
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from marl_stable.investigate.reward.metric import Measured
 from marl_stable.investigate.reward.verdicts.incentives import by_metric
 
-RNG = np.random.default_rng(0)
+RNG = np.random.default_rng()
+
+
+@pytest.fixture(autouse=True)
+def drawn_anew() -> None:
+    """Every test draws the same, whichever ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 def told(returns: dict[str, float], metric: dict[str, float], spread: float = 0.5) -> Measured:
