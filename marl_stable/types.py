@@ -66,6 +66,11 @@ class Box(NamedTuple):
 ActionSpec: TypeAlias = Discrete | MultiDiscrete | Box
 
 
+def has_choice(action: ActionSpec) -> bool:
+    """Whether there is more than one action."""
+    return isinstance(action, Box) or max(action.n if isinstance(action, MultiDiscrete) else (action.n,)) > 1
+
+
 class Group(NamedTuple):
     """Agents of one team with the same spaces; everything about them is batched along the agent axis.
 

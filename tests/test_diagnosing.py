@@ -333,3 +333,34 @@ def test_a_single_evaluation_is_what_a_run_brings(tmp_path: Path) -> None:
     assert diagnose_run(tmp_path)["return"] == -26.26
     (tmp_path / "metrics.csv").write_text("steps,seconds,eval/return\n128,2,-26.26\n", encoding="utf-8")
     assert diagnose_run(tmp_path)["return"] == -26.26
+
+
+@pytest.mark.parametrize("algo", ["mappo", "matd3"])
+def test_who_has_one_action_only_is_neither_stuck_nor_untrained(algo: str, tmp_path: Path) -> None:
+    words = ("--env", "tests.envs.fakes:Bystander", "--env.kwargs", "{}", "--algo", algo)
+    off_policy = ("--algo.warm-up", "48", "--algo.train-every", "48", "--algo.batch-size", "16")
+    own = off_policy if algo == "matd3" else ()
+    assert (
+        main(
+            [
+                "train",
+                *words,
+                *own,
+                "--env.num-envs",
+                "8",
+                "--total-steps",
+                "8000",
+                "--eval-every",
+                "0",
+                "--quiet",
+                "--run-dir",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
+    preflight = metadata(tmp_path / "run")["preflight"]
+    assert preflight["untrained"] == []
+    found = diagnose_run(tmp_path / "run")
+    told = [finding for finding in found["findings"] if "agent_1" in finding["where"].values()]
+    assert told == []

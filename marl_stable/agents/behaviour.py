@@ -56,7 +56,7 @@ def action_signals(
 
 def _saturation(actor: PolicyBody, answer: Answer, asked: Tensor | None) -> Tensor:
     if isinstance(answer, Categorical | MultiCategorical):
-        return torch.stack([actions.discrete_saturation(_probs(x), asked) for x in _parts(answer)]).mean(0)
+        return torch.stack([actions.discrete_saturation(_probs(x), asked) for x in _parts(answer)]).nanmean(0)
     return actions.continuous_saturation(actor.canonical(answer.mode()), asked).mean(-1)
 
 
@@ -172,7 +172,7 @@ def sameness(spec: ActionSpec, action: Tensor, alive: Tensor | None = None) -> T
     if isinstance(spec, Box):
         return actions.continuous_sameness(action, alive)
     parts = _choices(spec, action)
-    return torch.stack([actions.discrete_sameness(part, n, alive) for part, n in parts]).mean(0)
+    return torch.stack([actions.discrete_sameness(part, n, alive) for part, n in parts]).nanmean(0)
 
 
 def action_counts(group: Group, action: Tensor, alive: Tensor | None = None) -> dict[str, Tensor]:

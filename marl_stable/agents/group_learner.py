@@ -22,7 +22,7 @@ from marl_stable.networks.body import multiply_in_bf16
 from marl_stable.networks.critics import Critic
 from marl_stable.normalize import ObservationNorm
 from marl_stable.optim import GuardedAdam, StepStats
-from marl_stable.types import Group, legal_features
+from marl_stable.types import Group, has_choice, legal_features
 
 OBS_CLIP = 5.0  # deviations
 
@@ -118,10 +118,13 @@ class GroupLearner:
     def network_signals(self, actor_lr: float, critic_lr: float, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the optimisers' last steps, of these sizes, did; changes are since this was last asked.
 
-        `seen`: the iteration's figures by tag, of which the gradient norms are needed.
+        `seen`: the iteration's figures by tag, of which the gradient norms are needed. An actor with one action only
+        has nothing to learn, and nothing is said of it.
         """
-        stunned = {f"stunned/{name}": self.optimizer(name).stunned() for name in self.watches}
-        return stunned | self.watches["actor"].read(actor_lr, seen) | self.watches["critic"].read(critic_lr, seen)
+        found = {f"stunned/{name}": self.optimizer(name).stunned() for name in self.watches}
+        if has_choice(self.group.action):
+            found |= self.watches["actor"].read(actor_lr, seen)
+        return found | self.watches["critic"].read(critic_lr, seen)
 
     @torch.no_grad()
     def probe_signals(

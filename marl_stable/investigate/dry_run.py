@@ -17,7 +17,7 @@ from marl_stable.agents import algorithm
 from marl_stable.agents.base import Agent, Stats, copied
 from marl_stable.agents.config import MADDPGConfig, MAPPOConfig
 from marl_stable.envs.base import BatchedEnv
-from marl_stable.types import Box, PerGroup
+from marl_stable.types import Box, PerGroup, has_choice
 
 ROWS, FEWEST_STEPS = 128, 8  # environment steps of the batch, and steps of each copy
 DRAWN = 128  # rows of an off-policy update
@@ -78,7 +78,8 @@ def update(copy: Any, env: BatchedEnv, seed: int) -> dict[str, Any]:
             if _non_finite(stats, name, network):
                 bad.append({"group": name, "network": network})
                 reason = NOT_FINITE
-            untrained += _unmoved(learner, network, before[name], reason)
+            if network in before[name]:
+                untrained += _unmoved(learner, network, before[name], reason)
         untrained += _left_behind(learner, before[name])
     return {"untrained": untrained, "non_finite": bad}
 
@@ -102,8 +103,9 @@ def _non_finite(stats: Stats, group: str, network: str) -> bool:
 
 
 def _weights(learner: Any) -> dict[str, dict[str, Tensor]]:
-    """Copies of all parameters, targets' included, by network and name."""
-    names = [name for name in learner.PARTS if name.endswith(("actor", "critic"))]
+    """Copies of all parameters that there is something to learn for, targets' included, by network and name."""
+    learning = ("actor", "critic") if has_choice(learner.group.action) else ("critic",)
+    names = [name for name in learner.PARTS if name.endswith(learning)]
     return {name: {key: p.detach().clone() for key, p in getattr(learner, name).named_parameters()} for name in names}
 
 

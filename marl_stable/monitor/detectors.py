@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from marl_stable.types import Discrete, EnvSpec
+from marl_stable.types import Discrete, EnvSpec, has_choice
 
 SAME_ACTION_SHARE = 0.95  # discrete: one action makes up this share of everything an agent did
 STUCK_DIMENSIONS_SHARE = 0.8  # continuous: this share of an agent's dimensions no longer varies
@@ -37,7 +37,7 @@ class RepeatedAction:
             agent: SAME_ACTION_SHARE if isinstance(group.action, Discrete) else STUCK_DIMENSIONS_SHARE
             for group in spec.groups
             for agent in group.agents
-            if not isinstance(group.action, Discrete) or group.action.n > 1
+            if has_choice(group.action)
         }
         self.readings = dict.fromkeys(self.limits, 0)
 

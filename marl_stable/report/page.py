@@ -15,6 +15,7 @@ VERDICTS = {
     "warning": "warning: no symptom yet, but something that brings one",
     "failing": "failing",
 }
+HARMLESS = "warning: what it shows does no harm that was measured, and has a cause"
 
 
 def page(found: Mapping[str, Any], name: str) -> str:
@@ -23,7 +24,8 @@ def page(found: Mapping[str, Any], name: str) -> str:
 
 
 def _lines(found: Mapping[str, Any], name: str) -> Iterator[str]:
-    yield f"{name}: {VERDICTS.get(found['verdict'], found['verdict'])}"
+    borne = found["verdict"] == "warning" and found["symptoms"]
+    yield f"{name}: {HARMLESS if borne else VERDICTS.get(found['verdict'], found['verdict'])}"
     if found["symptoms"]:
         yield from _wrapped("symptoms: ", ", ".join(_words(symptom) for symptom in found["symptoms"]))
     yield from _returns(found)

@@ -72,6 +72,13 @@ class Walk:
         pass
 
 
+class Bystander(Walk):
+    """The second agent has nothing to choose from."""
+
+    def action_space(self, agent: str) -> Any:
+        return spaces.Discrete(1) if agent == "agent_1" else self.action
+
+
 class Scripted(Walk):
     """A ParallelEnv that plays back `script`: per step what `step` returns and the `env.agents` it leaves behind."""
 

@@ -79,15 +79,16 @@ def test_a_page_says_what_since_when_why_and_what_to_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "line"),
+    ("verdict", "symptoms", "line"),
     [
-        ("healthy", "r: healthy: nothing was found that explains bad behaviour"),
-        ("warning", "r: warning: no symptom yet, but something that brings one"),
-        ("failing", "r: failing"),
+        ("healthy", [], "r: healthy: nothing was found that explains bad behaviour"),
+        ("warning", [], "r: warning: no symptom yet, but something that brings one"),
+        ("warning", ["repeated_action"], "r: warning: what it shows does no harm that was measured, and has a cause"),
+        ("failing", ["repeated_action"], "r: failing"),
     ],
 )
-def test_the_verdict_comes_first(verdict: str, line: str) -> None:
-    assert page(FOUND | {"verdict": verdict}, "r").splitlines()[0] == line
+def test_the_verdict_comes_first(verdict: str, symptoms: list[str], line: str) -> None:
+    assert page(FOUND | {"verdict": verdict, "symptoms": symptoms}, "r").splitlines()[0] == line
 
 
 def test_where_little_is_known_little_is_said() -> None:

@@ -40,8 +40,8 @@ def discrete_responsiveness(probs: Tensor, legal: Tensor | None = None, alive: T
 
 
 def discrete_saturation(probs: Tensor, alive: Tensor | None = None) -> Tensor:
-    """Share of observations at which one action has more than 99% of the probability; `probs (P, A, n)`."""
-    return rows.mean(probs.amax(-1) > SATURATED, alive)
+    """Share of observations at which one of several actions has over 99% of the probability; `probs (P, A, n)`."""
+    return rows.mean(probs.amax(-1) > SATURATED, _with_choice(probs, None, alive))
 
 
 def discrete_entropy(probs: Tensor, legal: Tensor | None = None, alive: Tensor | None = None) -> Tensor:
@@ -164,7 +164,9 @@ def _own_last(ended: Tensor, alive: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def discrete_sameness(action: Tensor, n: int, alive: Tensor | None = None) -> Tensor:
-    """Share of the most frequent action; `action (T, E, A)` int64."""
+    """Share of the most frequent action; `action (T, E, A)` int64. NaN where there is only one."""
+    if n == 1:
+        return torch.full_like(action[0, 0], torch.nan, dtype=torch.float32)
     counts = _counts(action, n, alive)
     return counts.amax(-1) / counts.sum(-1).clamp_min(1)
 
