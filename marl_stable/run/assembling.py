@@ -11,6 +11,7 @@ from marl_stable.allocation import keep_freed_memory
 from marl_stable.config import RunConfig
 from marl_stable.envs import catalog
 from marl_stable.envs.base import BatchedEnv
+from marl_stable.investigate import baselines
 from marl_stable.training import Training
 from marl_stable.types import UsageError
 
@@ -37,6 +38,16 @@ def environments(config: RunConfig, device: torch.device) -> tuple[BatchedEnv, B
     distributed.divided(algo.batch_size, "algo.batch_size")
     envs = catalog.make(config.env, device, distributed.divided(copies, "env.num_envs"))
     return envs, catalog.make(config.env, device, min(copies, config.eval_episodes))
+
+
+def for_random_play(config: RunConfig, eval_env: BatchedEnv) -> BatchedEnv:
+    """`eval_env`, or another one where that has more or fewer copies than random play has episodes.
+
+    Normalisers begin with what random play saw, and nobody should learn otherwise for being evaluated otherwise.
+    """
+    assert isinstance(config.env.num_envs, int)
+    copies = min(config.env.num_envs, baselines.EPISODES)
+    return eval_env if eval_env.num_envs == copies else catalog.make(config.env, eval_env.device, copies)
 
 
 def assemble(

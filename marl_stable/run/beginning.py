@@ -13,6 +13,7 @@ import torch
 from marl_stable import configs, distributed, threads, transfer
 from marl_stable.config import RunConfig
 from marl_stable.envs import catalog
+from marl_stable.envs.base import BatchedEnv
 from marl_stable.folder import RunFolder
 from marl_stable.interruption import signals_taken
 from marl_stable.investigate import baselines, preflight
@@ -111,7 +112,8 @@ def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Traini
         config = replace(config, init_from=str(Path(config.init_from).absolute()))
     with distributed.together(UsageError, EnvironmentFailure):
         envs, eval_env = assembling.environments(config, device)
-        at_random = baselines.random_play(eval_env, config.seed)
+        trial_env = assembling.for_random_play(config, eval_env)
+        at_random = baselines.random_play(trial_env, config.seed)
     mean_return = float(at_random.episodes.mean_returns().mean())
     horizon, mean_return = distributed.told((at_random.horizon(), mean_return))
     config = replace(config, algo=_with_gamma(config.algo, horizon))
@@ -123,17 +125,23 @@ def _begin(folder: RunFolder, config: RunConfig, device: torch.device) -> Traini
     origin = {"init_from": transfer.take_over(training.agent, config.init_from)} if config.init_from else {}
     with distributed.together(UsageError, EnvironmentFailure), distributed.alone():
         if distributed.leads():
-            _begin_folder(folder, training, at_random, origin)
+            _begin_folder(folder, training, trial_env, at_random, origin)
+    if trial_env is not eval_env:
+        trial_env.close()
     return training
 
 
 def _begin_folder(
-    folder: RunFolder, training: Training, at_random: baselines.RandomPlay, origin: dict[str, Any]
+    folder: RunFolder,
+    training: Training,
+    trial_env: BatchedEnv,
+    at_random: baselines.RandomPlay,
+    origin: dict[str, Any],
 ) -> None:
-    """The folder's first files, and what is measured for them."""
-    config, envs, eval_env = training.config, training.envs, training.eval_env
+    """The folder's first files, and what is measured for them in `trial_env`."""
+    config, envs = training.config, training.envs
     if training.watched:
-        origin["preflight"] = preflight.inspect(training.agent, eval_env, at_random, config.seed)
+        origin["preflight"] = preflight.inspect(training.agent, trial_env, at_random, config.seed)
     if launch := distributed.launch():
         origin["launch"] = launch
     folder.begin(
@@ -144,7 +152,7 @@ def _begin_folder(
         device=str(envs.device),
         versions=versions(),
         git_commit=git_commit(),
-        baselines=baselines.measure(eval_env, at_random, config.seed),
+        baselines=baselines.measure(trial_env, at_random, config.seed),
         spec=spec_to_dict(envs.spec),
         returns=[],
         **origin,
