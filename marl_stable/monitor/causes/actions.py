@@ -151,7 +151,8 @@ def _lately(case: Case, series: Series, outside: Bools) -> int | None:
 
 def _rises(values: Floats) -> bool:
     third = max(READS, len(values) // 3)
-    return float(np.median(values[-third:])) > RISING * float(np.median(values[: len(values) - third]))
+    before, now = values[:-third], values[-third:]
+    return len(before) > 0 and float(np.median(now)) > RISING * float(np.median(before))
 
 
 def _varies(case: Case, where: Where) -> bool:

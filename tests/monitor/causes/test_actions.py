@@ -20,6 +20,8 @@ def test_observation_ignored_needs_a_failing_run_a_flat_response_and_something_t
     assert not found("observation_ignored", case(*stuck(), ("obs_std", AGENT | {"feature": 0}, 0.0), FREE))
     rising = stuck()[0], ("actions/responsiveness", AGENT, np.linspace(0.0, 0.015, N))
     assert not found("observation_ignored", case(*rising, SEES, FREE))
+    few = stuck()[0], ("actions/responsiveness", AGENT, np.where(np.arange(N) < N - 3, np.nan, 0.001))
+    assert found("observation_ignored", case(*few, SEES, FREE))  # three readings show no rise
     assert not found("observation_ignored", case(*stuck(), SEES, BOUND, ("logit_gap", AGENT, 9.0)))
     early = case(*stuck(), SEES, FREE, total_steps=10 * N * EVERY)
     assert not found("observation_ignored", early)
